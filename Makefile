@@ -1,0 +1,64 @@
+# tasker: builds with PGXS.  `make check` builds, starts a server of its own
+# and runs everything; `make install` installs into what pg_config names.
+
+EXTENSION = tasker
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" tasker.control)
+MODULE_big = tasker
+
+# The rooms, each with its C ...
+OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/state/*.c src/definition/*.c \
+	src/registry/*.c src/task/*.c src/readiness/*.c src/engine/*.c src/diagram/*.c))
+
+# ... and its SQL, in the order in which the install script runs it.
+SQL_PARTS = $(wildcard $(addprefix src/, \
+	header.sql \
+	state/states.sql \
+	registry/context.sql \
+	definition/tables.sql \
+	registry/tables.sql \
+	task/tables.sql \
+	readiness/queue.sql \
+	state/log.sql \
+	engine/tables.sql \
+	task/views.sql \
+	definition/yaml.sql \
+	definition/schema.sql \
+	registry/handlers.sql \
+	definition/validate.sql \
+	definition/register.sql \
+	task/create.sql \
+	task/errors.sql \
+	task/wait.sql \
+	readiness/readiness.sql \
+	readiness/context.sql \
+	task/status.sql \
+	diagram/diagram.sql \
+	engine/activation.sql \
+	engine/health.sql \
+	access/grants.sql \
+	engine/install.sql))
+INSTALL_SCRIPT = tasker--$(EXTVERSION).sql
+DATA_built = $(INSTALL_SCRIPT)
+EXTRA_CLEAN = tasker--*.sql tmp_check output_iso
+
+# Our own warnings are errors; the server's headers are not ours to warn about.
+PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc \
+	-DTASKER_VERSION='"$(EXTVERSION)"'
+PG_CFLAGS = -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
+	-Wold-style-definition -Wwrite-strings -Wno-unused-parameter \
+	-Wno-sign-compare -Wno-missing-field-initializers -Wno-declaration-after-statement
+ifneq ($(findstring clang,$(CC)),)
+PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-attributes \
+	-Wno-ignored-optimization-argument -Wno-unused-command-line-argument
+endif
+SHLIB_LINK = -lyaml
+with_llvm = no
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+$(INSTALL_SCRIPT): $(SQL_PARTS) tasker.control
+	cat $(SQL_PARTS) > $@
+
+$(OBJS): $(wildcard src/*.h src/*/*.h)

@@ -1,0 +1,44 @@
+/*
+ * worker.h
+ *	  What executors and the notifier have in common: how they start, how they
+ *	  begin and end a transaction, how they sleep.
+ */
+#ifndef TASKER_WORKER_H
+#define TASKER_WORKER_H
+
+#include "postgres.h"
+
+#include "shared_memory.h"
+
+/* bgw_main_arg: slot of the database << 8 | number of the executor */
+extern PGDLLEXPORT void tasker_launcher_main(Datum arg);
+extern PGDLLEXPORT void tasker_executor_main(Datum arg);
+extern PGDLLEXPORT void tasker_notifier_main(Datum arg);
+
+extern void tasker_launcher_register(void); /* from _PG_init */
+
+/* In an executor or the notifier: its database and its own slot. */
+extern TaskerDatabase *my_database;
+extern WorkerSlot *my_slot;
+
+/*
+ * Connects, installs signal handlers, settings and the slot.  bgw_type is the
+ * backend_type.  Does not return where the database or the extension is gone.
+ */
+extern void worker_start(Datum arg, WorkerSlot *(*slot_of) (TaskerDatabase *db, int number));
+
+/*
+ * Starts a transaction with an active snapshot and SPI, holding the extension
+ * against DROP and ALTER; waits, holding nothing, while somebody else has it.
+ * Exits the process when the extension is gone.
+ */
+extern void worker_begin(void);
+extern void worker_commit(void);
+
+/* Sleeps until woken, or until then; says in pg_stat_activity for what. */
+extern void worker_sleep(TimestampTz until, const char *what);
+
+/* Before each loop: handles SIGHUP and SIGTERM, CHECK_FOR_INTERRUPTS. */
+extern void worker_check(void);
+
+#endif							/* TASKER_WORKER_H */

@@ -1,0 +1,25 @@
+-- What waits: to run, to be retried, for a lease or a deadline to end.  A row
+-- is the token of one piece of work, and the key says that there is never a
+-- second one for it.  A lane is read in the order of its index; lane -1 holds
+-- what is not due yet, so that a million waiting rows lie beside the way.
+
+CREATE TABLE tasker.queue (
+    due timestamptz NOT NULL,
+    task_id bigint NOT NULL,
+    lane integer NOT NULL,
+    rank integer NOT NULL,
+    due_lane integer,
+    step_no smallint NOT NULL,
+    tries smallint NOT NULL DEFAULT 0,
+    PRIMARY KEY (task_id, step_no)
+);
+CREATE INDEX queue_order ON tasker.queue (lane, rank, due);
+COMMENT ON TABLE tasker.queue IS 'Everything that waits to be done, one row each; a row goes when its work is claimed.';
+COMMENT ON COLUMN tasker.queue.due IS 'When it is due.';
+COMMENT ON COLUMN tasker.queue.task_id IS 'Task it belongs to.';
+COMMENT ON COLUMN tasker.queue.lane IS '-1: not due yet; 0: for an executor''s batch; 1: for an executor, one at a time (slow, never timed, or to be run alone); 2: handlers with a transaction of their own; 3: api steps; 100 and above: the external handler of that id.';
+COMMENT ON COLUMN tasker.queue.rank IS 'Minus the task''s priority: lower goes first.';
+COMMENT ON COLUMN tasker.queue.due_lane IS 'In lane -1: the lane to go to when due; NULL: an executor acts on it itself (the end of a lease, a deadline).';
+COMMENT ON COLUMN tasker.queue.step_no IS 'Step to run; 0: the task''s start; -1: the task''s deadline.';
+COMMENT ON COLUMN tasker.queue.tries IS 'Runs that were rolled back through no fault of the step and count as no attempt.';
+SELECT pg_catalog.pg_extension_config_dump('tasker.queue', '');

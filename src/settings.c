@@ -1,0 +1,84 @@
+/*
+ * settings.c
+ *	  Every setting of the extension: the one place that defines them.
+ *
+ * doc/settings.md is tested against pg_settings, which is filled from here.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "tasker.h"
+
+int			tasker_executors = 2;
+int			tasker_batch_budget = 20;
+int			tasker_batch_size = 100;
+int			tasker_lock_timeout = 10000;
+int			tasker_max_crashes = 3;
+int			tasker_notify_limit = 100;
+int			tasker_node = 0;
+int			tasker_clock_offset = 0;
+char	   *tasker_environment = NULL;
+bool		tasker_activate_restored = false;
+
+void
+tasker_define_settings(void)
+{
+	DefineCustomBoolVariable("tasker.activate_restored",
+							 "Lets the engine start by itself in a database that was restored or copied.",
+							 "Off, it stays stopped there until tasker.activate() is called, so that a copy does not do everything a second time.",
+							 &tasker_activate_restored, false,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.batch_budget",
+							"Time after which an executor ends its batch and commits.",
+							"It is also how long a row that a handler writes may stay locked by steps that run after it.",
+							&tasker_batch_budget, 20, 1, 10000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.batch_size",
+							"Number of tasks that an executor takes into one batch at the most.",
+							NULL,
+							&tasker_batch_size, 100, 1, 10000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.clock_offset",
+							"Moves the clock that all due times come from.",
+							"For tests of long delays.",
+							&tasker_clock_offset, 0, INT_MIN, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomStringVariable("tasker.environment",
+							   "Block of a definition's environments that tasks are created with.",
+							   "A template that was registered for an environment keeps that one.",
+							   &tasker_environment, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.executors",
+							"Number of executors in each database; 0 stops them.",
+							"Each takes a worker of max_worker_processes.",
+							&tasker_executors, 2, 0, TASKER_MAX_EXECUTORS,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.lock_timeout",
+							"Time for which a handler that runs alone may wait for a lock.",
+							"In a batch it is a hundred milliseconds; a step that waited longer there is run alone, and that is no attempt.",
+							&tasker_lock_timeout, 10000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.max_crashes",
+							"Number of times that a step may bring the server down before it goes to error.",
+							NULL,
+							&tasker_max_crashes, 3, 1, 1000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("tasker.node",
+								"Number of this server, the upper bits of the ids of its tasks.",
+								"0 on a single server; each of several that exchange tasks has its own.",
+								&tasker_node, 0, 0, TASKER_MAX_NODE,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.notify_limit",
+							"Number of events that are announced one by one in a round.",
+							"A round with more is announced by one notification for all of them.",
+							&tasker_notify_limit, 100, 0, 10000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("tasker");
+}

@@ -1,0 +1,96 @@
+/*
+ * plan.h
+ *	  Plans as a backend keeps them: read once, with every handler looked up.
+ */
+#ifndef TASKER_PLAN_H
+#define TASKER_PLAN_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/jsonb.h"
+
+#include "shared_memory.h"
+
+typedef enum HandlerKind
+{
+	HANDLER_MISSING,			/* no such name is registered any more */
+	HANDLER_SQL,
+	HANDLER_EXTERNAL,
+	HANDLER_API
+} HandlerKind;
+
+/* A handler as a step finds it. */
+typedef struct Handler
+{
+	HandlerKind kind;
+	int32		handler_id;		/* 0 for api */
+	bool		own_transaction;
+	bool		looked_up;		/* function and role are resolved, or problem says why not */
+	bool		plain_sql;		/* LANGUAGE sql: called through SPI, where it is inlined */
+	char	   *class_name;
+	char	   *function_name;
+	char	   *role_name;
+	char	   *search_path;
+	char	   *problem;		/* why it can't be called */
+	Oid			function;
+	Oid			role;
+	FmgrInfo	flinfo;
+	struct _SPI_plan *call;		/* for plain_sql */
+	HandlerTiming *timing;
+	uint32		average_us;		/* where there is no shared timing */
+} Handler;
+
+typedef struct PlanStep
+{
+	int16		step_no;
+	int16		parent_count;
+	int16		child_count;
+	int16		retry_limit;
+	bool		retryable;
+	bool		skippable;
+	int16	   *parents;
+	int16	   *children;
+	char	   *name;
+	double		base_delay;		/* s */
+	double		max_delay;		/* s */
+	double		jitter;
+	int64		timeout;		/* µs; 0: none */
+	Jsonb	   *config;
+	Handler	   *handler;
+} PlanStep;
+
+typedef struct Plan
+{
+	int32		plan_id;
+	char	   *namespace;
+	char	   *name;
+	char	   *version;
+	bool		stop_on_failure;
+	int64		timeout;		/* µs; 0: none */
+	int			step_count;
+	PlanStep   *steps;			/* steps[0] is step number 1 */
+	MemoryContext context;
+} Plan;
+
+#define plan_step(plan, step_no) (&(plan)->steps[(step_no) - 1])
+
+/* Call at the start of a transaction: throws away what a change has made stale. */
+extern void plan_cache_refresh(void);
+extern Plan *plan_get(int32 plan_id);
+
+/* The handler with its function and role looked up, or with problem set. */
+extern void handler_look_up(Handler *handler);
+
+/* Lane in which a ready step's token waits. */
+extern int32 handler_lane(const Handler *handler);
+
+/* Run times, in µs. */
+extern uint32 handler_average_us(const Handler *handler);
+extern void handler_timed(Handler *handler, uint64 us);
+
+#define HANDLER_SLOW_US		1000	/* from here on a handler is run alone */
+#define handler_is_fast(h) \
+	(handler_average_us(h) > 0 && handler_average_us(h) < HANDLER_SLOW_US)
+
+#endif							/* TASKER_PLAN_H */

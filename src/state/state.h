@@ -1,0 +1,171 @@
+/*
+ * state.h
+ *	  The two state machines, and the one way in which anything changes a state.
+ *
+ * rules.c holds the machines, graph.c moves one task and its steps in memory,
+ * load.c reads them from the tables, write.c saves what moved, log.c appends to
+ * the log.  Nobody else writes a state.
+ */
+#ifndef TASKER_STATE_H
+#define TASKER_STATE_H
+
+#include "postgres.h"
+
+#include "nodes/pg_list.h"
+#include "utils/jsonb.h"
+#include "utils/timestamp.h"
+
+#include "engine/plan.h"
+
+typedef enum TaskState
+{
+	TASK_PENDING,
+	TASK_IN_PROGRESS,
+	TASK_PAUSED,
+	TASK_COMPLETE,
+	TASK_ERROR,
+	TASK_CANCELLED,
+	TASK_RESOLVED
+} TaskState;
+
+#define TASK_STATES		(TASK_RESOLVED + 1)
+
+typedef enum StepState
+{
+	STEP_PENDING,
+	STEP_IN_PROGRESS,
+	STEP_WAITING,				/* for its retry */
+	STEP_COMPLETE,
+	STEP_ERROR,
+	STEP_CANCELLED,
+	STEP_RESOLVED,
+	STEP_SKIPPED
+} StepState;
+
+#define STEP_STATES		(STEP_SKIPPED + 1)
+
+#define STATE_NONE		(-1)	/* before a row came into being */
+
+#define task_has_ended(s) \
+	((s) == TASK_COMPLETE || (s) == TASK_ERROR || (s) == TASK_CANCELLED || (s) == TASK_RESOLVED)
+#define step_satisfies(s) \
+	((s) == STEP_COMPLETE || (s) == STEP_RESOLVED || (s) == STEP_SKIPPED)
+
+typedef enum Machine
+{
+	MACHINE_TASK,
+	MACHINE_STEP
+} Machine;
+
+/* rules.c */
+extern bool state_move_allowed(Machine machine, int from, int to);
+extern const char *state_name(Machine machine, int state);
+extern void state_refuse(Machine machine, int64 id, int from, int to) pg_attribute_noreturn();
+
+/* One step of a task in memory. */
+typedef struct StepRun
+{
+	int8		state;
+	bool		has_row;		/* tasker.step has a row of it */
+	bool		changed;		/* write.c has to save it */
+	bool		mine;			/* this batch holds its token */
+	bool		queued;			/* its token goes (back) into the queue */
+	bool		keep_results;	/* an update must leave results as they are */
+	int16		attempts;
+	int16		retry_limit;	/* -1: as the plan says */
+	int16		tries;			/* tasker.queue.tries of its token */
+	int16		open_parents;	/* parents that do not satisfy it yet */
+	int32		lane;			/* where its token goes, when queued */
+	TimestampTz due;			/* when, for its token */
+	TimestampTz started_at;
+	TimestampTz finished_at;
+	TimestampTz next_attempt_at;
+	TimestampTz lease_until;
+	char	   *claimed_by;
+	Jsonb	   *results;
+	Jsonb	   *error;
+	Jsonb	   *inputs;
+} StepRun;
+
+/* A task in memory. */
+typedef struct TaskRun
+{
+	int64		task_id;
+	Plan	   *plan;
+	int8		state;
+	int8		loaded_state;	/* as it stands in the table */
+	bool		changed;
+	bool		shared;			/* others may be at work on it: lock and look again before writing */
+	bool		at_start;		/* claimed by its start token: nobody else has any of it */
+	int32		priority;
+	TimestampTz created_at;
+	TimestampTz started_at;
+	TimestampTz finished_at;
+	Jsonb	   *context;
+	Jsonb	   *error;
+	char	   *reason;			/* new reason; NULL: leave it */
+	char	   *correlation_id;
+	char	   *traceparent;
+	ArrayType  *bypass_steps;
+	StepRun    *steps;			/* plan->step_count of them; steps[0] is step number 1 */
+	int			live;			/* steps in progress, waiting, or ready */
+	int			open;			/* steps that have not ended */
+	int			errors;			/* steps in error */
+	int			unsatisfied;	/* steps that do not satisfy dependants */
+	int			first_failed;	/* step whose error the task shows; 0: none */
+} TaskRun;
+
+/* A row for the log, in the order of what happened. */
+typedef struct Move
+{
+	int64		task_id;
+	TimestampTz at;
+	int16		step_no;		/* 0: the task itself */
+	int8		from_state;
+	int8		to_state;
+	int16		attempt;		/* 0: none */
+	Jsonb	   *metadata;
+} Move;
+
+/* What a transaction has moved and not saved yet. */
+typedef struct Batch
+{
+	MemoryContext context;
+	List	   *tasks;			/* of TaskRun, in the order they were loaded */
+	Move	   *moves;
+	int			move_count;
+	int			move_space;
+	int			sql_tokens;		/* tokens queued for executors */
+	bool		external_tokens;
+	TimestampTz next_due;		/* earliest token that is not due yet */
+} Batch;
+
+/* graph.c */
+extern Batch *batch_create(MemoryContext context);
+extern TaskRun *batch_add_task(Batch *batch, Plan *plan, int64 task_id, int state);
+extern TaskRun *batch_find_task(Batch *batch, int64 task_id);
+extern void graph_count(TaskRun *task);
+extern void graph_start(Batch *batch, TaskRun *task, TimestampTz at);
+extern bool graph_is_ready(TaskRun *task, int step_no);
+extern int	graph_retry_limit(TaskRun *task, int step_no);
+extern void graph_step_started(Batch *batch, TaskRun *task, int step_no, TimestampTz at);
+extern void graph_step_completed(Batch *batch, TaskRun *task, int step_no, Jsonb *results,
+								 TimestampTz at);
+extern void graph_step_failed(Batch *batch, TaskRun *task, int step_no, Jsonb *error,
+							  const char *message, const char *sqlstate,
+							  bool retryable, TimestampTz retry_at, TimestampTz at);
+extern void graph_finish(Batch *batch, TaskRun *task, TimestampTz at);
+extern void graph_queue_step(Batch *batch, TaskRun *task, int step_no, int32 lane, TimestampTz due);
+extern TimestampTz graph_backoff(TaskRun *task, int step_no, int attempt, TimestampTz from);
+
+/* load.c */
+extern void load_step_states(Batch *batch, List *tasks);
+extern void load_step_results(Batch *batch, List *tasks);
+
+/* write.c */
+extern void write_batch(Batch *batch);
+
+/* log.c */
+extern void log_append(const Move *moves, int count);
+
+#endif							/* TASKER_STATE_H */

@@ -34,6 +34,7 @@
 #include "engine/flight.h"
 #include "engine/handler.h"
 #include "engine/plan.h"
+#include "engine/processes.h"
 #include "engine/worker.h"
 #include "state/state.h"
 #include "statement.h"
@@ -207,15 +208,6 @@ push_children(Run *run, TaskRun *task, int step_no)
 			push_ready(run, task, step->children[i]);
 }
 
-static Jsonb *
-copy_jsonb(uint64 row, int column)
-{
-	bool		isnull;
-	Datum		value = row_value(row, column, &isnull);
-
-	return isnull ? NULL : (Jsonb *) PG_DETOAST_DATUM_COPY(value);
-}
-
 /*
  * A claimed row: the task comes into the batch, the token to its step.
  */
@@ -235,22 +227,22 @@ take_row(Run *run, uint64 row)
 		return;
 	if (task == NULL)
 	{
-		TaskPlan	   *plan;
+		/* Reading a plan uses SPI, too: the rows at hand are kept aside. */
+		SPITupleTable *table = SPI_tuptable;
+		TaskPlan   *plan = plan_get(DatumGetInt32(row_value(row, 4, &isnull)));
 
-		value = row_value(row, 4, &isnull);
-		/* The rows at hand must outlive the reading of a plan. */
-		plan = plan_get(DatumGetInt32(value));
+		SPI_tuptable = table;
 		task = batch_add_task(run->batch, plan, task_id, state);
 		task->priority = DatumGetInt32(row_value(row, 6, &isnull));
 		value = row_value(row, 7, &isnull);
 		task->started_at = isnull ? 0 : DatumGetTimestampTz(value);
-		task->context = copy_jsonb(row, 8);
+		task->context = row_jsonb(row, 8, batch_context);
 		task->correlation_id = row_text(row, 9, batch_context);
 		task->traceparent = row_text(row, 10, batch_context);
 		value = row_value(row, 11, &isnull);
 		if (!isnull)
 			task->bypass_steps = DatumGetArrayTypePCopy(value);
-		task->error = copy_jsonb(row, 12);
+		task->error = row_jsonb(row, 12, batch_context);
 	}
 	if (step_no == 0)
 	{
@@ -267,23 +259,15 @@ take_row(Run *run, uint64 row)
 	}
 }
 
-/*
- * Takes the claimed rows in; SPI_tuptable is kept aside, since reading a plan
- * uses SPI, too.
- */
 static void
 take_rows(Run *run, uint64 rows)
 {
-	SPITupleTable *table = SPI_tuptable;
 	MemoryContext before = MemoryContextSwitchTo(batch_context);
 
 	for (uint64 row = 0; row < rows; row++)
-	{
-		SPI_tuptable = table;
 		take_row(run, row);
-	}
 	MemoryContextSwitchTo(before);
-	SPI_freetuptable(table);
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /*
@@ -407,6 +391,9 @@ run_step(Run *run, TaskRun *task, int step_no)
 	my_slot->task_id = task->task_id;
 	my_slot->step_no = step_no;
 	my_slot->since = at;
+	/* Before a long run: what else may wait is for somebody else. */
+	if (!handler_is_fast(handler))
+		wake_executors(my_database, 1);
 	graph_step_started(batch, task, step_no, at);
 	handler_run(batch, task, step_no, &outcome);
 	run->ran++;
@@ -585,7 +572,7 @@ run_batch(int lane)
 		return 0;
 	}
 	/* Whoever commits work from now on wakes somebody else. */
-	pg_atomic_write_u32(&my_slot->idle, 0);
+	worker_busy();
 
 	run.claimed = failed_claims = rows;
 	run.alone = careful;
@@ -724,7 +711,7 @@ guarded_batch(int lane)
 	{
 		/* Could not even claim: no step's fault. */
 		worker_sleep(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000),
-					 "waits after an error");
+					 "a second after an error");
 		return 0;
 	}
 	if (!failed_alone || failed_task == 0)
@@ -779,11 +766,12 @@ lower_next_due(TimestampTz due)
 static void
 fire(void)
 {
+	static bool unknown = true; /* nobody has read it since the start, or since a stop */
 	MemoryContext caller = CurrentMemoryContext;
 	TimestampTz now = tasker_now();
 	volatile TimestampTz due = PG_INT64_MAX;
 
-	if ((TimestampTz) pg_atomic_read_u64(&my_database->next_due) > now)
+	if (!unknown && (TimestampTz) pg_atomic_read_u64(&my_database->next_due) > now)
 		return;
 	pg_atomic_write_u64(&my_database->next_due, PG_INT64_MAX);
 	PG_TRY();
@@ -794,7 +782,8 @@ fire(void)
 		bool		isnull;
 
 		worker_begin();
-		if (engine_may_run())
+		unknown = !engine_may_run();
+		if (!unknown)
 		{
 			rows = statement_run(&fire_due, &value, NULL);
 			for (uint64 row = 0; row < rows; row++)
@@ -885,6 +874,20 @@ judge_suspects(void)
 	flight_forget_suspects(executor_number);
 }
 
+/*
+ * Looks for work in both lanes, which take turns so that neither starves the
+ * other.  Returns the number of tokens claimed.
+ */
+static int
+look(void)
+{
+	static int	first = LANE_BATCH;
+	int			claimed = guarded_batch(first);
+
+	first = first == LANE_BATCH ? LANE_ALONE : LANE_BATCH;
+	return claimed > 0 ? claimed : guarded_batch(first);
+}
+
 static WorkerSlot *
 executor_slot(TaskerDatabase *database, int number)
 {
@@ -896,7 +899,6 @@ void
 tasker_executor_main(Datum arg)
 {
 	MemoryContext loop;
-	int			first = LANE_BATCH;
 
 	worker_start(arg, executor_slot);
 	handler_init();
@@ -905,32 +907,21 @@ tasker_executor_main(Datum arg)
 	loop = AllocSetContextCreate(TopMemoryContext, "tasker executor", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(loop);
 	judge_suspects();
-	pg_atomic_write_u64(&my_database->next_due, 0);
 
 	for (;;)
 	{
-		int			claimed;
-
 		MemoryContextReset(loop);
 		worker_check();
 		fire();
-		/* The lanes take turns, so that neither starves the other. */
-		claimed = guarded_batch(first);
-		first = first == LANE_BATCH ? LANE_ALONE : LANE_BATCH;
-		if (claimed == 0)
-			claimed = guarded_batch(first);
-		if (claimed > 0)
-		{
-			pg_atomic_write_u32(&my_slot->idle, 0);
+		if (look() > 0)
 			continue;
-		}
 
 		/*
-		 * Nothing found.  Whoever commits work from now on may wake us, and
-		 * what was committed before is found by one more look.
+		 * Nothing found.  Whoever commits work from now on wakes us, and what
+		 * was committed before is found by one more look.
 		 */
-		if (pg_atomic_exchange_u32(&my_slot->idle, 1) == 0)
-			continue;
-		worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "waits for work");
+		worker_idle();
+		if (look() == 0)
+			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "work");
 	}
 }

@@ -43,7 +43,7 @@ static bool stale = false;
 typedef struct PlanEntry
 {
 	int32		plan_id;
-	TaskPlan	   *plan;
+	TaskPlan   *plan;
 } PlanEntry;
 
 typedef struct HandlerEntry
@@ -255,7 +255,7 @@ static TaskPlan *
 plan_read(int32 plan_id)
 {
 	Datum		id = Int32GetDatum(plan_id);
-	TaskPlan	   *plan;
+	TaskPlan   *plan;
 	bool		isnull;
 	Datum		value;
 	uint64		rows;
@@ -301,7 +301,7 @@ plan_get(int32 plan_id)
 	if (entry == NULL)
 	{
 		/* Read first: an error must not leave an entry without a plan. */
-		TaskPlan	   *plan = plan_read(plan_id);
+		TaskPlan   *plan = plan_read(plan_id);
 
 		entry = hash_search(plans, &plan_id, HASH_ENTER, NULL);
 		entry->plan = plan;

@@ -146,7 +146,7 @@ typedef struct Run
 	int			writing;		/* of them, those that wrote */
 	int			queued;			/* tokens that wait for the commit */
 	bool		alone;			/* one step and no more */
-	bool		from_alone;		/* claimed from the lane of those to be run alone */
+	int			lane;			/* claimed from */
 	bool		closed;			/* starts no further step */
 	TimestampTz deadline;
 	TaskRun    *last_task;		/* the step that ran last, for blame */
@@ -154,6 +154,7 @@ typedef struct Run
 } Run;
 
 static MemoryContext batch_context;
+static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
 static int	executor_number;
 
@@ -254,8 +255,6 @@ take_row(Run *run, uint64 row)
 	{
 		task->steps[step_no - 1].mine = true;
 		task->steps[step_no - 1].tries = tries;
-		if (tries > 0)
-			run->alone = true;
 	}
 }
 
@@ -447,7 +446,7 @@ may_run_here(Run *run, TaskRun *task, Handler *handler)
 		return false;
 	if (handler_is_fast(handler) && !handler->own_transaction)
 		return true;
-	return run->ran == 0 && run->queued == 0 && (run->from_alone || !has_siblings(run, task));
+	return run->ran == 0 && run->queued == 0 && (run->lane != LANE_BATCH || !has_siblings(run, task));
 }
 
 static bool
@@ -541,6 +540,24 @@ set_lock_timeout(int ms)
 }
 
 /*
+ * Number of tokens to claim.  Of the slow ones one, and more while they turn out
+ * to be fast: a handler that was never timed gets there with all its steps.
+ */
+static int
+claim_limit(int lane)
+{
+	switch (lane)
+	{
+		case LANE_SLOW:
+			return slow_limit;
+		case LANE_ALONE:
+			return 1;
+		default:
+			return tasker_batch_size;
+	}
+}
+
+/*
  * A batch from the lane.  Returns the number of tokens claimed.
  */
 static int
@@ -564,7 +581,7 @@ run_batch(int lane)
 	}
 
 	values[0] = Int32GetDatum(lane);
-	values[1] = Int64GetDatum(careful || lane == LANE_ALONE ? 1 : tasker_batch_size);
+	values[1] = Int64GetDatum(careful ? 1 : claim_limit(lane));
 	rows = statement_run(&claim, values, NULL);
 	if (rows == 0)
 	{
@@ -575,13 +592,13 @@ run_batch(int lane)
 	worker_busy();
 
 	run.claimed = failed_claims = rows;
-	run.alone = careful;
-	run.from_alone = lane == LANE_ALONE;
+	run.lane = lane;
+	run.alone = careful || lane == LANE_ALONE;
 	run.batch = batch_create(batch_context);
 	run.batch->takes_itself = 1;
 	run.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), tasker_batch_budget);
 	take_rows(&run, rows);
-	set_lock_timeout(run.alone || lane == LANE_ALONE ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
+	set_lock_timeout(run.alone ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
 	find_ready(&run);
 	run_ready(&run);
 
@@ -604,6 +621,8 @@ run_batch(int lane)
 	LockReleaseSession(USER_LOCKMETHOD);
 	if (careful)
 		alone_left--;
+	else if (lane == LANE_SLOW)
+		slow_limit = run.closed ? 1 : Min(slow_limit * 2, tasker_batch_size);
 	return run.claimed;
 }
 
@@ -875,17 +894,21 @@ judge_suspects(void)
 }
 
 /*
- * Looks for work in both lanes, which take turns so that neither starves the
- * other.  Returns the number of tokens claimed.
+ * Looks for work in the lanes, which take turns so that none starves another.
+ * Returns the number of tokens claimed.
  */
 static int
 look(void)
 {
-	static int	first = LANE_BATCH;
-	int			claimed = guarded_batch(first);
+	static int	lane = LANE_BATCH;
+	int			claimed = 0;
 
-	first = first == LANE_BATCH ? LANE_ALONE : LANE_BATCH;
-	return claimed > 0 ? claimed : guarded_batch(first);
+	for (int i = LANE_BATCH; i <= LANE_ALONE && claimed == 0; i++)
+	{
+		claimed = guarded_batch(lane);
+		lane = lane == LANE_ALONE ? LANE_BATCH : lane + 1;
+	}
+	return claimed;
 }
 
 static WorkerSlot *

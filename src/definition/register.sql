@@ -186,8 +186,7 @@ $$;
 COMMENT ON FUNCTION tasker._raise_warnings(text, jsonb) IS
 'Raises a warning for whatever a definition says without effect, at most 100. Private.';
 
--- Without JIT, as validate_task(): the estimates are for a large definition,
--- and compiling machine code would take longer than a small one does.
+-- Without JIT, for the same reason as validate_task().
 CREATE FUNCTION tasker._register_task(definition text, environment text, replace boolean, caller text)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

@@ -276,6 +276,15 @@ AS $$
     SELECT 'api', step.path || ARRAY['handler_config'], step.node -> 'handler_config'
     FROM step
     WHERE step.node -> 'handler_config' ->> 'type' = 'api'
+       -- an environment changes the configuration without saying its type again
+       OR (step.scope = 'change'
+           AND step.node -> 'handler_config' -> 'type' IS NULL
+           AND step.node -> 'handler_config' IS NOT NULL
+           AND step.node ->> 'name' IN (
+               SELECT base.node ->> 'name'
+               FROM step AS base
+               WHERE base.scope = 'step'
+                 AND base.node -> 'handler_config' ->> 'type' = 'api'))
     UNION ALL
     SELECT 'event', owner.path || ARRAY['custom_events', e.n::text], e.element
     FROM (SELECT task.path, task.node FROM task
@@ -766,11 +775,13 @@ AS $$
                  AND NOT n.node ? k.key))
     FROM node AS n
     CROSS JOIN LATERAL tasker._entries(n.node) AS e
-    WHERE NOT EXISTS (
-        SELECT
-        FROM tasker._definition_keys() AS k
-        WHERE k.scope = n.scope
-          AND k.key = e.key)
+    -- x- begins a key of the user's own, for anchors and other tools
+    WHERE e.key NOT LIKE 'x-%'
+      AND NOT EXISTS (
+          SELECT
+          FROM tasker._definition_keys() AS k
+          WHERE k.scope = n.scope
+            AND k.key = e.key)
     UNION ALL
     SELECT n.path || ARRAY['name'],
            format('environment "%s" changes step "%s", which is no step of this task', n.path[2], n.node ->> 'name'),
@@ -858,6 +869,8 @@ $$;
 COMMENT ON FUNCTION tasker._located_problems(text, jsonb, text) IS
 'Rows of tasker.validate_task() for a text that is YAML. Private.';
 
+-- Without JIT: the estimates are for a large definition, and compiling machine
+-- code would take many times as long as checking a small one.
 CREATE FUNCTION tasker.validate_task(definition text, environment text DEFAULT NULL)
 RETURNS TABLE (path text, line integer, message text, hint text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER

@@ -8,9 +8,14 @@
  * alias stands for is shared, not copied, and charged in full against the
  * limits, so a few lines can't grow into gigabytes.
  *
+ * What libyaml refuses of YAML 1.2 stays refused: a key in a flow mapping whose
+ * colon stands on another line, a tab after the dash of a list, and the like.
+ *
  * This is the only file that includes yaml.h.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE				/* tdestroy */
+#endif
 
 #include "yaml_core.h"
 
@@ -500,7 +505,7 @@ guess(const Reader *reader, const char *problem, int line, int column)
 
 	if (c == '\t' || (indent < length && text[indent] == '\t'))
 		return "Indent with spaces: YAML does not allow tabs there.";
-	if (c == '@' || c == '`' || c == '%')
+	if (strstr(problem, "cannot start any token") != NULL && (c == '@' || c == '`' || c == '%'))
 		return "Put the value in quotes: a plain one can't begin with @, ` or %.";
 	if (strstr(problem, "unexpected end of stream") != NULL ||
 		strstr(problem, "unexpected document indicator") != NULL)
@@ -533,6 +538,30 @@ guess(const Reader *reader, const char *problem, int line, int column)
 	return NULL;
 }
 
+/*
+ * At the end of a text whose last line has no end, libyaml thinks itself on a
+ * line more; nobody would find that line.
+ */
+static void
+stay_within(const Reader *reader, int *line, int *column)
+{
+	int			last = 1;
+	size_t		length;
+	const char *text;
+
+	for (const char *p = reader->text; p < reader->text + reader->length; p++)
+		if (*p == '\n' || (*p == '\r' && !(p + 1 < reader->text + reader->length && p[1] == '\n')))
+			last++;
+	if (*line <= last)
+		return;
+	*line = last;
+	*column = 1;
+	text = find_line(reader, last, &length);
+	for (size_t i = 0; i < length; i++)
+		if (((unsigned char) text[i] & 0xC0) != 0x80)
+			(*column)++;
+}
+
 /* Takes over libyaml's own error. */
 static bool
 fail_in_parser(Reader *reader, const yaml_parser_t *parser)
@@ -548,6 +577,8 @@ fail_in_parser(Reader *reader, const yaml_parser_t *parser)
 		snprintf(error->context, sizeof(error->context), "%s that begins in line %d, column %d",
 				 parser->context, (int) parser->context_mark.line + 1,
 				 (int) parser->context_mark.column + 1);
+	if (parser->eof)
+		stay_within(reader, &line, &column);
 	return fail(reader, line, column, guess(reader, problem, line, column), "%s", problem);
 }
 
@@ -859,7 +890,7 @@ resolve_tagged(Reader *reader, const yaml_mark_t *mark, YamlNode *node, const ch
 	Decimal		decimal;
 	bool		number = parse_decimal(text, length, &decimal);
 
-	if (strcmp(tag, YAML_STR_TAG) == 0)
+	if (strcmp(tag, YAML_STR_TAG) == 0 || strcmp(tag, "!") == 0)
 		node->kind = YAML_KIND_STRING;
 	else if (strcmp(tag, YAML_NULL_TAG) == 0 && is_null(text, length))
 		node->kind = YAML_KIND_NULL;

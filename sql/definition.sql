@@ -100,6 +100,16 @@ SELECT path, message FROM tasker.validate_task('{name: x, step_templates: []}');
 SELECT path, message FROM tasker.validate_task(
     (SELECT 'name: x' || E'\nstep_templates:\n' || string_agg(format(E'- {name: s%s, handler_class: validate}', n), E'\n')
      FROM generate_series(1, 16384) AS n));
+-- The schema of a context is checked too.
+SELECT path, line FROM tasker.validate_task($$
+name: x
+schema:
+  type: object
+  properties:
+    a: {type: intger}
+    b: {minimum: low}
+step_templates: [{name: a, handler_class: validate}]
+$$);
 -- A null is as good as nothing.
 SELECT path, message FROM tasker.validate_task($$
 name: x

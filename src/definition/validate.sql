@@ -682,7 +682,9 @@ AS $$
       AND (coalesce(s.step #> '{handler_config,url}', 'null') = 'null'
            OR tasker._string(s.step #> '{handler_config,url}') !~* '^(https?://[^\s/?#]+([/?#]\S*)?|\$\{[^}]+\}\S*)$')
     UNION ALL
-    SELECT ARRAY['schema'] || p.path, p.message, NULL, NULL
+    SELECT ARRAY['schema'] || p.path,
+           tasker._path_text(ARRAY['schema'] || p.path) || ' ' || p.message,
+           NULL, NULL
     FROM tasker._schema_problems(definition -> 'schema') AS p
     WHERE jsonb_typeof(definition -> 'schema') = 'object';
 $$;

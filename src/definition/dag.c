@@ -1,5 +1,5 @@
 /*
- * graph.c
+ * dag.c
  *	  The graph of a definition: levels, edges in both directions, cycles.
  *
  * In time and memory proportional to steps plus edges, whatever the number of

@@ -37,8 +37,8 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	engine/health.sql \
 	access/grants.sql \
 	engine/install.sql))
-INSTALL_SCRIPT = tasker--$(EXTVERSION).sql
-DATA_built = $(INSTALL_SCRIPT)
+EXTENSION_SCRIPT = tasker--$(EXTVERSION).sql
+DATA_built = $(EXTENSION_SCRIPT)
 EXTRA_CLEAN = tasker--*.sql tmp_check output_iso
 
 # Our own warnings are errors; the server's headers are not ours to warn about.
@@ -58,7 +58,7 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-$(INSTALL_SCRIPT): $(SQL_PARTS) tasker.control
+$(EXTENSION_SCRIPT): $(SQL_PARTS) tasker.control
 	cat $(SQL_PARTS) > $@
 
 $(OBJS): $(wildcard src/*.h src/*/*.h)

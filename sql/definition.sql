@@ -296,7 +296,7 @@ FROM generate_series(1, 5000) AS n;
 SELECT tasker.register_task(
     'name: chain' || E'\nnamespace_name: regress\nstep_templates:\n'
     || string_agg(format('- {name: s%s, handler_class: validate%s}', n, ', depends_on_step: s' || nullif(n - 1, 0)), E'\n' ORDER BY n)) > 0 AS registered
-FROM generate_series(1, 10000) AS n;
+FROM generate_series(1, 5000) AS n;
 SELECT p.name, p.step_count, count(*) AS steps, max(s.level) AS level, max(cardinality(s.parents)) AS parents,
        max(cardinality(s.children)) AS children,
        bool_and(s.parents = ARRAY(SELECT unnest(s.parents) ORDER BY 1)) AS rising

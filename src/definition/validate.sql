@@ -858,12 +858,16 @@ BEGIN
         RETURN;     -- and the text need not be read a second time
     END IF;
     RETURN QUERY
+    WITH place AS MATERIALIZED (
+        SELECT l.n, l.line, l."column"
+        FROM tasker._locate(source, paths || also_paths) AS l
+    )
     SELECT tasker._path_text(ARRAY(SELECT jsonb_array_elements_text(paths[l.n]::jsonb))),
            l.line,
            messages[l.n] || CASE WHEN also_paths[l.n] = '[]' THEN '' ELSE a.line::text END,
            hints[l.n]
-    FROM tasker._locate(source, paths || also_paths) AS l
-    JOIN tasker._locate(source, also_paths) AS a ON a.n = l.n
+    FROM place AS l
+    JOIN place AS a ON a.n = l.n + problems
     WHERE l.n <= problems
     ORDER BY l.line, l."column", l.n;
 END;

@@ -155,9 +155,8 @@ RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-SET enable_nestloop = on
+SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     diagram jsonb;
@@ -176,7 +175,12 @@ BEGIN
                r.error
         FROM tasker.task AS t
         JOIN tasker.plan_step AS s USING (plan_id)
-        LEFT JOIN tasker.step AS r ON r.task_id = t.task_id AND r.step_no = s.step_no
+        LEFT JOIN LATERAL (
+            SELECT x.state, x.attempts, x.retry_limit, x.error
+            FROM tasker.step AS x
+            WHERE x.task_id = t.task_id
+              AND x.step_no = s.step_no
+            OFFSET 0) AS r ON true
         WHERE t.task_id = $1
     )
     SELECT jsonb_build_object(

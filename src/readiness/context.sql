@@ -2,7 +2,7 @@
 
 -- Tasks and counts meet in a grouping, not in a join: neither side would have
 -- an index, and a join's cost would hang on the planner's guess of the number
--- of tasks.  The settings are those of step_readiness_batch().
+-- of tasks.  It keeps one plan, as step_readiness_batch() does.
 CREATE FUNCTION tasker.task_execution_contexts(task_ids bigint[])
 RETURNS TABLE (
     task_id bigint,
@@ -21,18 +21,18 @@ RETURNS TABLE (
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-SET enable_nestloop = on
+SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
     WITH rows AS (
-        SELECT t.task_id, p.template_id, tasker._task_state(t.state)::text AS task_state,
+        SELECT t.task_id,
+               (SELECT p.template_id FROM tasker.plan AS p WHERE p.plan_id = t.plan_id) AS template_id,
+               tasker._task_state(t.state)::text AS task_state,
                NULL AS step_state, NULL::boolean AS ready
         FROM tasker.task AS t
-        JOIN tasker.plan AS p USING (plan_id)
         WHERE t.task_id = ANY (task_ids)
         UNION ALL
         SELECT r.task_id, NULL, NULL, r.current_state, r.ready_for_execution

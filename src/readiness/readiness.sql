@@ -16,13 +16,12 @@ $$;
 COMMENT ON FUNCTION tasker._failed_at(jsonb, timestamptz) IS
 'When a step failed: what its error says, else when the step ended. A text without an offset from UTC is not taken for a time: what it means would depend on the session. Private.';
 
--- The settings below keep the way through the indexes: a plan that a session
--- made while the tables were small would otherwise go on reading them whole.
--- All of them are named, for a function runs under its caller's settings.
--- PL/pgSQL, because it keeps the plan: making it takes longer than most tasks.
--- An array of what is satisfied, looked up by the step's number (they run from
--- 1 without a gap), makes the cost the number of steps and edges, whatever the
--- planner believes about them.
+-- The cost is that of the steps and edges asked for, whatever the planner
+-- believes about their number: each lookup by key is a subquery of its own
+-- (OFFSET 0), which leaves no other way to do it than through the index; what is
+-- satisfied goes into an array that is read at the step's number (they run from
+-- 1 without a gap).  So one plan serves everybody; PL/pgSQL keeps it, for making
+-- it takes longer than reading most tasks.
 CREATE FUNCTION tasker.step_readiness_batch(task_ids bigint[])
 RETURNS TABLE (
     step_id bigint,
@@ -44,9 +43,8 @@ RETURNS TABLE (
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-SET enable_nestloop = on
+SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -61,7 +59,12 @@ BEGIN
                (SELECT array_agg(coalesce(tasker._step_state(r.state) IN ('complete', 'resolved_manually', 'skipped'), false)
                                  ORDER BY s.step_no)
                 FROM tasker.plan_step AS s
-                LEFT JOIN tasker.step AS r ON r.task_id = t.task_id AND r.step_no = s.step_no
+                LEFT JOIN LATERAL (
+                    SELECT x.state
+                    FROM tasker.step AS x
+                    WHERE x.task_id = t.task_id
+                      AND x.step_no = s.step_no
+                    OFFSET 0) AS r ON true
                 WHERE s.plan_id = t.plan_id) AS satisfied
         FROM moment AS m
         CROSS JOIN tasker.task AS t
@@ -79,8 +82,18 @@ BEGIN
                coalesce(r.retry_limit, s.retry_limit)::integer AS retry_limit,
                r.next_attempt_at, r.started_at, r.finished_at, r.error
         FROM asked AS a
-        JOIN tasker.plan_step AS s USING (plan_id)
-        LEFT JOIN tasker.step AS r ON r.task_id = a.task_id AND r.step_no = s.step_no
+        CROSS JOIN LATERAL (
+            SELECT x.step_no, x.name, x.parents, x.retry_limit
+            FROM tasker.plan_step AS x
+            WHERE x.plan_id = a.plan_id
+            OFFSET 0) AS s
+        LEFT JOIN LATERAL (
+            SELECT x.step_no, x.state, x.attempts, x.retry_limit, x.next_attempt_at,
+                   x.started_at, x.finished_at, x.error
+            FROM tasker.step AS x
+            WHERE x.task_id = a.task_id
+              AND x.step_no = s.step_no
+            OFFSET 0) AS r ON true
         OFFSET 0
     ),
     timed AS (

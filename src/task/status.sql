@@ -1,17 +1,15 @@
 -- A task in one document.
 
--- TimeZone is fixed, so that the document is the same in every session.  The
--- other settings keep the way through the indexes, whatever the plan that a
--- session keeps was made for.
+-- TimeZone is fixed, so that the document is the same in every session.  One
+-- plan serves every task, as in step_readiness_batch().
 CREATE FUNCTION tasker.task_status(task_id bigint)
 RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
 SET enable_seqscan = off
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-SET enable_nestloop = on
+SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     status jsonb;
@@ -26,7 +24,12 @@ BEGIN
                count(*) OVER (PARTITION BY s.parents) - 1 AS siblings_count
         FROM tasker.task AS t
         JOIN tasker.plan_step AS s USING (plan_id)
-        LEFT JOIN tasker.step AS r ON r.task_id = t.task_id AND r.step_no = s.step_no
+        LEFT JOIN LATERAL (
+            SELECT x.*
+            FROM tasker.step AS x
+            WHERE x.task_id = t.task_id
+              AND x.step_no = s.step_no
+            OFFSET 0) AS r ON true
         WHERE t.task_id = $1
     ),
     related AS (

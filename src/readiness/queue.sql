@@ -23,3 +23,10 @@ COMMENT ON COLUMN tasker.queue.due_lane IS 'In lane -1: the lane to go to when d
 COMMENT ON COLUMN tasker.queue.step_no IS 'Step to run; 0: the task''s start; -1: the task''s deadline.';
 COMMENT ON COLUMN tasker.queue.tries IS 'Runs that were rolled back through no fault of the step and count as no attempt.';
 SELECT pg_catalog.pg_extension_config_dump('tasker.queue', '');
+
+CREATE FUNCTION tasker._hold(task_id bigint)
+RETURNS boolean
+LANGUAGE C VOLATILE STRICT
+AS 'MODULE_PATHNAME', 'tasker_hold';
+COMMENT ON FUNCTION tasker._hold(bigint) IS
+'Joins those who work on the task until the end of the transaction; false where an operator has it, or waits for it. Private.';

@@ -25,5 +25,13 @@ GRANT EXECUTE ON FUNCTION
     tasker._task_state(smallint),
     tasker._step_state(smallint),
     tasker._state_code(text, text),
-    tasker._transition_rules()
+    tasker._transition_rules(),
+    tasker._failed_at(jsonb, timestamptz),
+    tasker._diagram_colours(),
+    tasker._diagram_line(text, integer),
+    tasker._mermaid_text(text),
+    tasker._dot_text(text),
+    tasker._check_diagram_format(text),
+    tasker._write_diagram(jsonb, text),
+    tasker._diagram_edge(text, text)
 TO PUBLIC;

@@ -60,7 +60,7 @@ typedef struct PlanStep
 	Handler	   *handler;
 } PlanStep;
 
-typedef struct Plan
+typedef struct TaskPlan
 {
 	int32		plan_id;
 	char	   *namespace;
@@ -71,13 +71,13 @@ typedef struct Plan
 	int			step_count;
 	PlanStep   *steps;			/* steps[0] is step number 1 */
 	MemoryContext context;
-} Plan;
+} TaskPlan;
 
 #define plan_step(plan, step_no) (&(plan)->steps[(step_no) - 1])
 
 /* Call at the start of a transaction: throws away what a change has made stale. */
 extern void plan_cache_refresh(void);
-extern Plan *plan_get(int32 plan_id);
+extern TaskPlan *plan_get(int32 plan_id);
 
 /* The handler with its function and role looked up, or with problem set. */
 extern void handler_look_up(Handler *handler);

@@ -70,7 +70,6 @@ typedef struct StepRun
 	bool		changed;		/* write.c has to save it */
 	bool		mine;			/* this batch holds its token */
 	bool		queued;			/* its token goes (back) into the queue */
-	bool		keep_results;	/* an update must leave results as they are */
 	int16		attempts;
 	int16		retry_limit;	/* -1: as the plan says */
 	int16		tries;			/* tasker.queue.tries of its token */
@@ -91,12 +90,13 @@ typedef struct StepRun
 typedef struct TaskRun
 {
 	int64		task_id;
-	Plan	   *plan;
+	TaskPlan	   *plan;
 	int8		state;
 	int8		loaded_state;	/* as it stands in the table */
 	bool		changed;
 	bool		shared;			/* others may be at work on it: lock and look again before writing */
 	bool		at_start;		/* claimed by its start token: nobody else has any of it */
+	bool		put_back;		/* its start token goes back into the queue */
 	int32		priority;
 	TimestampTz created_at;
 	TimestampTz started_at;
@@ -106,7 +106,7 @@ typedef struct TaskRun
 	char	   *reason;			/* new reason; NULL: leave it */
 	char	   *correlation_id;
 	char	   *traceparent;
-	ArrayType  *bypass_steps;
+	ArrayType  *bypass_steps;	/* names; NULL: none */
 	StepRun    *steps;			/* plan->step_count of them; steps[0] is step number 1 */
 	int			live;			/* steps in progress, waiting, or ready */
 	int			open;			/* steps that have not ended */
@@ -136,19 +136,23 @@ typedef struct Batch
 	int			move_count;
 	int			move_space;
 	int			sql_tokens;		/* tokens queued for executors */
+	int			takes_itself;	/* of them, those that the writer goes on with itself */
 	bool		external_tokens;
 	TimestampTz next_due;		/* earliest token that is not due yet */
 } Batch;
 
 /* graph.c */
 extern Batch *batch_create(MemoryContext context);
-extern TaskRun *batch_add_task(Batch *batch, Plan *plan, int64 task_id, int state);
+extern TaskRun *batch_add_task(Batch *batch, TaskPlan *plan, int64 task_id, int state);
 extern TaskRun *batch_find_task(Batch *batch, int64 task_id);
 extern void graph_count(TaskRun *task);
 extern void graph_start(Batch *batch, TaskRun *task, TimestampTz at);
 extern bool graph_is_ready(TaskRun *task, int step_no);
+extern bool graph_bypasses(TaskRun *task, int step_no);
+extern bool graph_goes_on(TaskRun *task);
 extern int	graph_retry_limit(TaskRun *task, int step_no);
 extern void graph_step_started(Batch *batch, TaskRun *task, int step_no, TimestampTz at);
+extern void graph_step_skipped(Batch *batch, TaskRun *task, int step_no, TimestampTz at);
 extern void graph_step_completed(Batch *batch, TaskRun *task, int step_no, Jsonb *results,
 								 TimestampTz at);
 extern void graph_step_failed(Batch *batch, TaskRun *task, int step_no, Jsonb *error,

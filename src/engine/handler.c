@@ -1,0 +1,392 @@
+/*
+ * handler.c
+ *	  Runs one SQL handler, and lets nothing of it out but its result.
+ *
+ * A handler is user code in the middle of the executor's transaction.  It gets
+ * a subtransaction, the role that registered it, its own search_path and a
+ * timeout; behind it every setting, cursor, temporary table and prepared
+ * statement of its making is gone, and its deferred triggers have fired, under
+ * its own role and at its own risk.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type_d.h"
+#include "commands/prepare.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+
+#include "engine/flight.h"
+#include "engine/handler.h"
+#include "tasker.h"
+
+#define CONTEXT_COLUMNS		15
+
+/* A handler that catches its own cancellation is asked again so often ... */
+#define TIMEOUT_REPEAT_MS	100
+/* ... and so many times before its process ends, which it can't catch. */
+#define TIMEOUT_PATIENCE	20
+
+static TimeoutId step_timeout;
+static volatile sig_atomic_t timeout_fired = 0;
+static int64 running_task = 0;
+
+/*
+ * The step's time is up.  Runs in a signal handler.
+ */
+static void
+step_timeout_fired(void)
+{
+	timeout_fired++;
+	InterruptPending = true;
+	if (timeout_fired > TIMEOUT_PATIENCE)
+	{
+		flight_mark_overran();
+		ProcDiePending = true;
+	}
+	else
+		QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
+
+void
+handler_init(void)
+{
+	step_timeout = RegisterTimeout(USER_TIMEOUT, step_timeout_fired);
+}
+
+int64
+handler_running_task(void)
+{
+	return running_task;
+}
+
+static void
+push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text)
+{
+	JsonbValue	value;
+
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, text);
+	value.val.string.len = strlen(text);
+	pushJsonbValue(state, token, &value);
+}
+
+/*
+ * Results of the steps that this one depends on, by name.
+ */
+static Jsonb *
+dependencies_of(TaskRun *task, PlanStep *step)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < step->parent_count; i++)
+	{
+		int			parent = step->parents[i];
+		Jsonb	   *results = task->steps[parent - 1].results;
+		JsonbValue	value;
+
+		push_string(&state, WJB_KEY, plan_step(task->plan, parent)->name);
+		if (results == NULL)
+			value.type = jbvNull;
+		else if (!JB_ROOT_IS_SCALAR(results))
+		{
+			value.type = jbvBinary;
+			value.val.binary.data = &results->root;
+			value.val.binary.len = VARSIZE_ANY_EXHDR(results);
+		}
+		else
+			JsonbExtractScalar(&results->root, &value);
+		pushJsonbValue(&state, WJB_VALUE, &value);
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/*
+ * The handler's argument.
+ */
+static Datum
+step_context(TaskRun *task, int step_no)
+{
+	static TupleDesc desc = NULL;
+	PlanStep   *step = plan_step(task->plan, step_no);
+	StepRun    *run = &task->steps[step_no - 1];
+	int64		id = task->task_id << TASKER_STEP_BITS | step_no;
+	Datum		values[CONTEXT_COLUMNS];
+	bool		nulls[CONTEXT_COLUMNS] = {0};
+	int			n = 0;
+
+	if (desc == NULL)
+	{
+		Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+										   CStringGetDatum("step_context"),
+										   ObjectIdGetDatum(get_namespace_oid("tasker", false)));
+		TupleDesc	typed = lookup_rowtype_tupdesc(type, -1);
+		MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
+
+		desc = CreateTupleDescCopy(typed);
+		MemoryContextSwitchTo(before);
+		ReleaseTupleDesc(typed);
+		if (desc->natts != CONTEXT_COLUMNS)
+			elog(ERROR, "tasker.step_context has %d columns, expected %d", desc->natts,
+				 CONTEXT_COLUMNS);
+	}
+
+#define put(value) (values[n++] = (value))
+#define put_or_null(thing, value) (nulls[n] = (thing) == NULL, values[n++] = (thing) ? (value) : (Datum) 0)
+	put(Int64GetDatum(task->task_id));
+	put(Int64GetDatum(id));
+	put(CStringGetTextDatum(task->plan->name));
+	put(CStringGetTextDatum(task->plan->namespace));
+	put(CStringGetTextDatum(task->plan->version));
+	put(CStringGetTextDatum(step->name));
+	put(Int32GetDatum(run->attempts));
+	put(Int32GetDatum(graph_retry_limit(task, step_no)));
+	put(JsonbPGetDatum(run->inputs ? run->inputs : task->context));
+	put(JsonbPGetDatum(dependencies_of(task, step)));
+	put_or_null(step->config, JsonbPGetDatum(step->config));
+	put_or_null(task->correlation_id, CStringGetTextDatum(task->correlation_id));
+	put_or_null(task->traceparent, CStringGetTextDatum(task->traceparent));
+	put(CStringGetTextDatum(psprintf("tasker-" INT64_FORMAT, id)));
+	nulls[n++] = true;			/* response */
+	Assert(n == CONTEXT_COLUMNS);
+#undef put
+#undef put_or_null
+
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+/*
+ * Calls the function; NULL where it returns null.
+ */
+static Datum
+call_function(Handler *handler, Datum argument, bool *isnull)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Datum		result;
+
+	if (handler->plain_sql)
+	{
+		/* fmgr would plan the body anew at every call; SPI inlines and keeps it. */
+		if (SPI_execute_plan(handler->call, &argument, NULL, false, 1) != SPI_OK_SELECT)
+			elog(ERROR, "could not call %s", handler->function_name);
+		return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, isnull);
+	}
+
+	InitFunctionCallInfoData(*fcinfo, &handler->flinfo, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = argument;
+	fcinfo->args[0].isnull = false;
+	result = FunctionCallInvoke(fcinfo);
+	*isnull = fcinfo->isnull;
+	return result;
+}
+
+/*
+ * Takes away what a handler may leave behind that a subtransaction's end does
+ * not: cursors (one WITH HOLD would run at commit, as the executor), prepared
+ * statements, temporary tables.
+ */
+static void
+clean_up_behind(bool used_temp_before)
+{
+	PortalHashTableDeleteAll();
+	DropAllPreparedStatements();
+	if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) && !used_temp_before)
+	{
+		ResetTempTableNamespace();
+		MyXactFlags &= ~XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
+	}
+}
+
+/*
+ * Sets what the handler runs with; undone with the settings of the nest level.
+ */
+static void
+enter_handler(Handler *handler, int sec_context)
+{
+	if (handler->search_path != NULL)
+		(void) set_config_option("search_path", handler->search_path, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	SetUserIdAndSecContext(handler->role, sec_context | SECURITY_LOCAL_USERID_CHANGE);
+}
+
+static void
+start_timeout(PlanStep *step)
+{
+	timeout_fired = 0;
+	if (step->timeout > 0)
+		enable_timeout_every(step_timeout,
+							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+														 Max(step->timeout / 1000, 1)),
+							 TIMEOUT_REPEAT_MS);
+}
+
+/*
+ * Ends the timeout.  One that fired when the handler had already returned must
+ * not hit whoever comes next.
+ */
+static void
+stop_timeout(PlanStep *step)
+{
+	if (step->timeout == 0)
+		return;
+	disable_timeout(step_timeout, false);
+	if (timeout_fired > 0)
+		QueryCancelPending = false;
+}
+
+/*
+ * The error of a handler, as its outcome.
+ */
+static void
+take_error(Batch *batch, PlanStep *step, HandlerOutcome *outcome)
+{
+	ErrorData  *error = CopyErrorData();
+
+	FlushErrorState();
+	outcome->ok = false;
+	outcome->error = error;
+	if (timeout_fired > 0 && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+	{
+		outcome->timed_out = true;
+		error->message = psprintf("step timed out after %g s",
+								  (double) step->timeout / USECS_PER_SEC);
+		error->detail = psprintf("The timeout of step \"%s\" in its definition is up.", step->name);
+		error->hint = pstrdup("Raise the step's timeout, or make its handler do less at a time.");
+	}
+	if (error->sqlerrcode == ERRCODE_TASKER_RETRYABLE)
+		outcome->retry_after = error->datatype_name;
+}
+
+void
+handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
+{
+	PlanStep   *step = plan_step(task->plan, step_no);
+	Handler    *handler = step->handler;
+	MemoryContext caller_context = CurrentMemoryContext;
+	ResourceOwner caller_owner = CurrentResourceOwner;
+	MemoryContext scratch;
+	Oid			caller_role;
+	int			caller_security;
+	bool		used_temp = (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0;
+	TimestampTz began = GetCurrentTimestamp();
+
+	memset(outcome, 0, sizeof(HandlerOutcome));
+	GetUserIdAndSecContext(&caller_role, &caller_security);
+	scratch = AllocSetContextCreate(batch->context, "tasker handler", ALLOCSET_DEFAULT_SIZES);
+	running_task = task->task_id;
+	flight_note_running(task->task_id, step_no);
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		int			settings = NewGUCNestLevel();
+		bool		isnull;
+		Datum		argument;
+		Datum		result;
+
+		MemoryContextSwitchTo(scratch);
+		argument = step_context(task, step_no);
+		PushActiveSnapshot(GetTransactionSnapshot());
+		start_timeout(step);
+		handler_look_up(handler);
+		if (handler->problem != NULL)
+			ereport(ERROR,
+					errcode(ERRCODE_UNDEFINED_FUNCTION),
+					errmsg_internal("%s", handler->problem),
+					errhint("Register the handler anew with replace => true, then retry the step."));
+		enter_handler(handler, caller_security);
+		result = call_function(handler, argument, &isnull);
+		AfterTriggerFireDeferred();
+		SetUserIdAndSecContext(caller_role, caller_security);
+		clean_up_behind(used_temp);
+		stop_timeout(step);
+
+		MemoryContextSwitchTo(batch->context);
+		if (!isnull)
+			outcome->results = (Jsonb *) PG_DETOAST_DATUM_COPY(result);
+		MemoryContextSwitchTo(scratch);
+		PopActiveSnapshot();
+		AtEOXact_GUC(false, settings);
+		outcome->wrote = TransactionIdIsValid(GetCurrentTransactionIdIfAny());
+		ReleaseCurrentSubTransaction();
+		outcome->ok = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(batch->context);
+		stop_timeout(step);
+		take_error(batch, step, outcome);
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+
+	MemoryContextSwitchTo(caller_context);
+	CurrentResourceOwner = caller_owner;
+	MemoryContextDelete(scratch);
+	flight_note_idle();
+	running_task = 0;
+	outcome->us = Max(GetCurrentTimestamp() - began, 1);
+}
+
+static void
+push_pair(JsonbParseState **state, const char *key, const char *value)
+{
+	if (value == NULL)
+		return;
+	push_string(state, WJB_KEY, key);
+	push_string(state, WJB_VALUE, value);
+}
+
+Jsonb *
+handler_error_jsonb(Batch *batch, ErrorData *error, int attempt, bool retryable, TimestampTz at)
+{
+	MemoryContext before = MemoryContextSwitchTo(batch->context);
+	JsonbParseState *state = NULL;
+	JsonbValue	value;
+	char		when[MAXDATELEN + 1];
+	Jsonb	   *result;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_pair(&state, "message", error->message ? error->message : "missing error text");
+	push_pair(&state, "sqlstate", unpack_sql_state(error->sqlerrcode));
+	push_pair(&state, "detail", error->detail);
+	push_pair(&state, "hint", error->hint);
+	push_pair(&state, "context", error->context);
+	push_string(&state, WJB_KEY, "attempt");
+	value.type = jbvNumeric;
+	value.val.numeric = int64_to_numeric(attempt);
+	pushJsonbValue(&state, WJB_VALUE, &value);
+	push_string(&state, WJB_KEY, "retryable");
+	value.type = jbvBool;
+	value.val.boolean = retryable;
+	pushJsonbValue(&state, WJB_VALUE, &value);
+	push_pair(&state, "at",
+			  JsonEncodeDateTime(when, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL));
+	result = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	MemoryContextSwitchTo(before);
+	return result;
+}

@@ -1,0 +1,35 @@
+/*
+ * handler.h
+ *	  Runs one SQL handler, and lets nothing of it out but its result.
+ */
+#ifndef TASKER_HANDLER_H
+#define TASKER_HANDLER_H
+
+#include "postgres.h"
+
+#include "engine/plan.h"
+#include "state/state.h"
+
+/* How a handler ended. */
+typedef struct HandlerOutcome
+{
+	bool		ok;
+	bool		wrote;			/* its subtransaction took a transaction id */
+	bool		timed_out;
+	uint64		us;				/* run time */
+	Jsonb	   *results;		/* in the batch's context */
+	ErrorData  *error;			/* where not ok; in the batch's context */
+	char	   *retry_after;	/* interval that retryable_error() asked for, or NULL */
+} HandlerOutcome;
+
+extern void handler_init(void);	/* once a process */
+extern void handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome);
+
+/* What goes into tasker.step.error; retryable as it was decided. */
+extern Jsonb *handler_error_jsonb(Batch *batch, ErrorData *error, int attempt, bool retryable,
+								  TimestampTz at);
+
+/* Whether this process is inside a handler, and of which task. */
+extern int64 handler_running_task(void);
+
+#endif							/* TASKER_HANDLER_H */

@@ -1,0 +1,398 @@
+/*
+ * graph.c
+ *	  Moves a task and its steps in memory.
+ *
+ * Everything that changes a state comes through move_step() and move_task():
+ * they check the rules, note the move for the log and keep the counts by which
+ * a task knows that it has ended.  Nothing is read or written here; load.c and
+ * write.c do that.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "catalog/pg_type_d.h"
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+
+#include "state/state.h"
+#include "tasker.h"
+
+#define step_run(task, step_no) (&(task)->steps[(step_no) - 1])
+#define step_id(task, step_no) ((task)->task_id << TASKER_STEP_BITS | (step_no))
+
+Batch *
+batch_create(MemoryContext context)
+{
+	Batch	   *batch = MemoryContextAllocZero(context, sizeof(Batch));
+
+	batch->context = context;
+	batch->next_due = PG_INT64_MAX;
+	return batch;
+}
+
+/*
+ * Adds a task whose steps are all pending; load_step_states() knows better.
+ */
+TaskRun *
+batch_add_task(Batch *batch, TaskPlan *plan, int64 task_id, int state)
+{
+	MemoryContext before = MemoryContextSwitchTo(batch->context);
+	TaskRun    *task = palloc0(sizeof(TaskRun));
+
+	task->task_id = task_id;
+	task->plan = plan;
+	task->state = task->loaded_state = state;
+	task->steps = palloc0(Max(plan->step_count, 1) * sizeof(StepRun));
+	for (int i = 0; i < plan->step_count; i++)
+		task->steps[i].retry_limit = -1;
+	batch->tasks = lappend(batch->tasks, task);
+	MemoryContextSwitchTo(before);
+	return task;
+}
+
+/*
+ * The task of that id, or NULL.  Callers ask for the same one again and again,
+ * and for those they added last.
+ */
+TaskRun *
+batch_find_task(Batch *batch, int64 task_id)
+{
+	for (int i = list_length(batch->tasks) - 1; i >= 0; i--)
+	{
+		TaskRun    *task = list_nth(batch->tasks, i);
+
+		if (task->task_id == task_id)
+			return task;
+	}
+	return NULL;
+}
+
+/*
+ * Whether the task still starts steps.
+ */
+bool
+graph_goes_on(TaskRun *task)
+{
+	return !task_has_ended(task->state) && task->state != TASK_PAUSED &&
+		!(task->plan->stop_on_failure && task->errors > 0);
+}
+
+bool
+graph_is_ready(TaskRun *task, int step_no)
+{
+	StepRun    *step = step_run(task, step_no);
+
+	return step->state == STEP_PENDING && step->open_parents == 0;
+}
+
+int
+graph_retry_limit(TaskRun *task, int step_no)
+{
+	StepRun    *step = step_run(task, step_no);
+
+	return step->retry_limit >= 0 ? step->retry_limit :
+		plan_step(task->plan, step_no)->retry_limit;
+}
+
+/*
+ * Whether the task was created to bypass the step.
+ */
+bool
+graph_bypasses(TaskRun *task, int step_no)
+{
+	const char *name = plan_step(task->plan, step_no)->name;
+	Datum	   *names;
+	int			count;
+	bool		found = false;
+
+	if (task->bypass_steps == NULL)
+		return false;
+	deconstruct_array(task->bypass_steps, TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &count);
+	for (int i = 0; i < count && !found; i++)
+		found = strcmp(TextDatumGetCString(names[i]), name) == 0;
+	return found;
+}
+
+/* What a step's state adds to its task's counts. */
+static void
+count_step(TaskRun *task, int step_no, int sign)
+{
+	StepRun    *step = step_run(task, step_no);
+
+	if (step->state == STEP_IN_PROGRESS || step->state == STEP_WAITING ||
+		graph_is_ready(task, step_no))
+		task->live += sign;
+	if (step->state <= STEP_WAITING)
+		task->open += sign;
+	if (step->state == STEP_ERROR)
+		task->errors += sign;
+	if (!step_satisfies(step->state))
+		task->unsatisfied += sign;
+}
+
+/*
+ * Counts everything anew from the steps' states.
+ */
+void
+graph_count(TaskRun *task)
+{
+	TaskPlan	   *plan = task->plan;
+
+	for (int step_no = 1; step_no <= plan->step_count; step_no++)
+	{
+		PlanStep   *step = plan_step(plan, step_no);
+		int			open = 0;
+
+		for (int i = 0; i < step->parent_count; i++)
+			if (!step_satisfies(step_run(task, step->parents[i])->state))
+				open++;
+		step_run(task, step_no)->open_parents = open;
+	}
+	task->live = task->open = task->errors = task->unsatisfied = 0;
+	for (int step_no = 1; step_no <= plan->step_count; step_no++)
+		count_step(task, step_no, 1);
+}
+
+static void
+note_move(Batch *batch, TaskRun *task, int step_no, int from, int to, TimestampTz at,
+		  Jsonb *metadata)
+{
+	Move	   *move;
+
+	if (batch->move_count == batch->move_space)
+	{
+		batch->move_space = Max(batch->move_space * 2, 64);
+		if (batch->moves == NULL)
+			batch->moves = MemoryContextAlloc(batch->context, batch->move_space * sizeof(Move));
+		else
+			batch->moves = repalloc(batch->moves, batch->move_space * sizeof(Move));
+	}
+	move = &batch->moves[batch->move_count++];
+	move->task_id = task->task_id;
+	move->at = at;
+	move->step_no = step_no;
+	move->from_state = from;
+	move->to_state = to;
+	move->attempt = step_no > 0 ? step_run(task, step_no)->attempts : 0;
+	move->metadata = metadata;
+}
+
+static void
+move_task(Batch *batch, TaskRun *task, int to, TimestampTz at, Jsonb *metadata)
+{
+	if (!state_move_allowed(MACHINE_TASK, task->state, to))
+		state_refuse(MACHINE_TASK, task->task_id, task->state, to);
+	note_move(batch, task, 0, task->state, to, at, metadata);
+	task->state = to;
+	task->changed = true;
+	if (task_has_ended(to))
+		task->finished_at = at;
+}
+
+/*
+ * Moves a step and, where it now satisfies those behind it, counts that there.
+ */
+static void
+move_step(Batch *batch, TaskRun *task, int step_no, int to, TimestampTz at, Jsonb *metadata)
+{
+	StepRun    *step = step_run(task, step_no);
+	PlanStep   *plan = plan_step(task->plan, step_no);
+	int			from = step->state;
+
+	if (!state_move_allowed(MACHINE_STEP, from, to))
+		state_refuse(MACHINE_STEP, step_id(task, step_no), from, to);
+	note_move(batch, task, step_no, from, to, at, metadata);
+
+	count_step(task, step_no, -1);
+	step->state = to;
+	step->changed = true;
+	step->queued = false;
+	count_step(task, step_no, 1);
+
+	if (step_satisfies(to) == step_satisfies(from))
+		return;
+	for (int i = 0; i < plan->child_count; i++)
+	{
+		int			child = plan->children[i];
+
+		count_step(task, child, -1);
+		step_run(task, child)->open_parents += step_satisfies(to) ? -1 : 1;
+		count_step(task, child, 1);
+	}
+}
+
+/*
+ * The task's first step is about to start or to be handed out.
+ */
+void
+graph_start(Batch *batch, TaskRun *task, TimestampTz at)
+{
+	if (task->state != TASK_PENDING)
+		return;
+	if (task->started_at == 0)
+		task->started_at = at;
+	move_task(batch, task, TASK_IN_PROGRESS, at, NULL);
+}
+
+void
+graph_step_started(Batch *batch, TaskRun *task, int step_no, TimestampTz at)
+{
+	StepRun    *step = step_run(task, step_no);
+
+	step->attempts++;
+	step->started_at = at;
+	step->next_attempt_at = 0;
+	move_step(batch, task, step_no, STEP_IN_PROGRESS, at, NULL);
+}
+
+void
+graph_step_skipped(Batch *batch, TaskRun *task, int step_no, TimestampTz at)
+{
+	step_run(task, step_no)->finished_at = at;
+	move_step(batch, task, step_no, STEP_SKIPPED, at, NULL);
+}
+
+void
+graph_step_completed(Batch *batch, TaskRun *task, int step_no, Jsonb *results, TimestampTz at)
+{
+	StepRun    *step = step_run(task, step_no);
+
+	step->results = results;
+	step->error = NULL;
+	step->finished_at = at;
+	move_step(batch, task, step_no, STEP_COMPLETE, at, NULL);
+}
+
+/*
+ * When the attempt after this one is due: base * 2^attempt seconds, at most
+ * max, times a random factor, never above max.
+ */
+TimestampTz
+graph_backoff(TaskRun *task, int step_no, int attempt, TimestampTz from)
+{
+	PlanStep   *plan = plan_step(task->plan, step_no);
+	double		delay = plan->base_delay * pow(2.0, Min(attempt, 60));
+
+	delay = Min(delay, plan->max_delay);
+	delay *= 1.0 - plan->jitter + 2.0 * plan->jitter * pg_prng_double(&pg_global_prng_state);
+	delay = Min(delay, plan->max_delay);
+	return from + (TimestampTz) (delay * USECS_PER_SEC);
+}
+
+static void
+push_text(JsonbParseState **state, const char *key, const char *value)
+{
+	JsonbValue	v;
+
+	v.type = jbvString;
+	v.val.string.val = unconstify(char *, key);
+	v.val.string.len = strlen(key);
+	pushJsonbValue(state, WJB_KEY, &v);
+	v.val.string.val = unconstify(char *, value);
+	v.val.string.len = strlen(value);
+	pushJsonbValue(state, WJB_VALUE, &v);
+}
+
+/*
+ * The error in short, for the log.
+ */
+static Jsonb *
+short_error(Batch *batch, const char *message, const char *sqlstate)
+{
+	MemoryContext before = MemoryContextSwitchTo(batch->context);
+	JsonbParseState *state = NULL;
+	Jsonb	   *result;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_text(&state, "message", message);
+	push_text(&state, "sqlstate", sqlstate);
+	result = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	MemoryContextSwitchTo(before);
+	return result;
+}
+
+/*
+ * An attempt failed, or the step can't be run at all.  Where another attempt
+ * is left its token goes back into the queue, due at retry_at, or after the
+ * back-off where that is 0.
+ */
+void
+graph_step_failed(Batch *batch, TaskRun *task, int step_no, Jsonb *error, const char *message,
+				  const char *sqlstate, bool retryable, TimestampTz retry_at, TimestampTz at)
+{
+	StepRun    *step = step_run(task, step_no);
+	PlanStep   *plan = plan_step(task->plan, step_no);
+	Jsonb	   *metadata = short_error(batch, message, sqlstate);
+
+	step->error = error;
+	step->results = NULL;
+	if (retryable && plan->retryable && step->attempts < graph_retry_limit(task, step_no))
+	{
+		if (retry_at == 0)
+			retry_at = graph_backoff(task, step_no, step->attempts, at);
+		step->next_attempt_at = retry_at;
+		step->tries = 0;
+		move_step(batch, task, step_no, STEP_WAITING, at, metadata);
+		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), retry_at);
+	}
+	else
+	{
+		step->finished_at = at;
+		step->next_attempt_at = 0;
+		move_step(batch, task, step_no, STEP_ERROR, at, metadata);
+		if (task->first_failed == 0)
+			task->first_failed = step_no;
+	}
+}
+
+/*
+ * The step's token goes into the queue.
+ */
+void
+graph_queue_step(Batch *batch, TaskRun *task, int step_no, int32 lane, TimestampTz due)
+{
+	StepRun    *step = step_run(task, step_no);
+
+	step->queued = true;
+	step->lane = lane;
+	step->due = due;
+}
+
+/*
+ * Ends the task where nothing of it goes on.
+ */
+void
+graph_finish(Batch *batch, TaskRun *task, TimestampTz at)
+{
+	int			running = task->live;
+
+	if (task->state != TASK_IN_PROGRESS)
+		return;
+	if (!graph_goes_on(task))
+	{
+		/* on_failure: stop. Only what runs now is waited for. */
+		running = 0;
+		for (int i = 0; i < task->plan->step_count; i++)
+			running += task->steps[i].state == STEP_IN_PROGRESS;
+	}
+	if (running > 0)
+		return;
+
+	if (task->unsatisfied == 0)
+		move_task(batch, task, TASK_COMPLETE, at, NULL);
+	else if (task->errors > 0)
+	{
+		for (int i = 0; i < task->plan->step_count; i++)
+			task->steps[i].queued = false;
+		if (task->first_failed > 0)
+			task->error = step_run(task, task->first_failed)->error;
+		move_task(batch, task, TASK_ERROR, at, NULL);
+	}
+	else
+		move_task(batch, task, TASK_CANCELLED, at, NULL);
+}

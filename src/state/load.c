@@ -1,0 +1,219 @@
+/*
+ * load.c
+ *	  Reads tasks that have begun: the states of their steps, and the results
+ *	  that the steps to come need.  One statement each, whatever the batch.
+ */
+#include "postgres.h"
+
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "state/state.h"
+#include "statement.h"
+
+static Statement read_states = {
+	.sql = "SELECT s.task_id, s.step_no, s.state, s.attempts, s.retry_limit, s.inputs, "
+	"s.next_attempt_at, s.claimed_by, s.lease_until, s.started_at "
+	"FROM unnest($1) AS w (task_id) "
+	"JOIN tasker.step AS s ON s.task_id = w.task_id",
+	.arg_count = 1,
+	.arg_types = {INT8ARRAYOID},
+};
+
+static Statement read_results = {
+	.sql = "SELECT s.task_id, s.step_no, s.results "
+	"FROM unnest($1, $2) AS w (task_id, step_no) "
+	"JOIN tasker.step AS s ON s.task_id = w.task_id AND s.step_no = w.step_no",
+	.arg_count = 2,
+	.arg_types = {INT8ARRAYOID, INT2ARRAYOID},
+};
+
+static Jsonb *
+row_jsonb(uint64 row, int column, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = row_value(row, column, &isnull);
+	MemoryContext before;
+	Jsonb	   *copy;
+
+	if (isnull)
+		return NULL;
+	before = MemoryContextSwitchTo(context);
+	copy = (Jsonb *) PG_DETOAST_DATUM_COPY(value);
+	MemoryContextSwitchTo(before);
+	return copy;
+}
+
+static TimestampTz
+row_time(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = row_value(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
+/*
+ * One row of read_states.  What this batch has moved itself is newer than what
+ * the table says and stays.
+ */
+static void
+take_state(Batch *batch, TaskRun *task, uint64 row)
+{
+	bool		isnull;
+	int			step_no = DatumGetInt16(row_value(row, 2, &isnull));
+	StepRun    *step;
+
+	if (step_no < 1 || step_no > task->plan->step_count)
+		return;
+	step = &task->steps[step_no - 1];
+	step->has_row = true;
+	if (step->changed)
+		return;
+	step->state = DatumGetInt16(row_value(row, 3, &isnull));
+	step->attempts = DatumGetInt16(row_value(row, 4, &isnull));
+	step->retry_limit = DatumGetInt16(row_value(row, 5, &isnull));
+	if (isnull)
+		step->retry_limit = -1;
+	step->inputs = row_jsonb(row, 6, batch->context);
+	step->next_attempt_at = row_time(row, 7);
+	step->claimed_by = row_text(row, 8, batch->context);
+	step->lease_until = row_time(row, 9);
+	step->started_at = row_time(row, 10);
+}
+
+/*
+ * Reads the states of the steps of these tasks (of TaskRun), and counts.
+ */
+void
+load_step_states(Batch *batch, List *tasks)
+{
+	Datum	   *ids;
+	Datum		values[1];
+	uint64		rows;
+	TaskRun    *task = NULL;
+	ListCell   *cell;
+	int			n = 0;
+
+	if (tasks == NIL)
+		return;
+	ids = palloc(list_length(tasks) * sizeof(Datum));
+	foreach(cell, tasks)
+		ids[n++] = Int64GetDatum(((TaskRun *) lfirst(cell))->task_id);
+	values[0] = PointerGetDatum(construct_array(ids, n, INT8OID, 8, true, TYPALIGN_DOUBLE));
+
+	rows = statement_run(&read_states, values, NULL);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		bool		isnull;
+		int64		id = DatumGetInt64(row_value(row, 1, &isnull));
+
+		if (task == NULL || task->task_id != id)
+			task = batch_find_task(batch, id);
+		take_state(batch, task, row);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	foreach(cell, tasks)
+		graph_count(lfirst(cell));
+}
+
+/*
+ * Whether a step that is complete may be asked for its results: some step
+ * behind it can still run in this batch, for nothing is open in front of it but
+ * steps that this batch runs, too.
+ */
+static void
+mark_wanted(TaskRun *task, bool *may_run, bool *wanted)
+{
+	TaskPlan	   *plan = task->plan;
+
+	/* Steps stand in no order of levels, so go over them until nothing is new. */
+	for (bool grew = true; grew;)
+	{
+		grew = false;
+		for (int no = 1; no <= plan->step_count; no++)
+		{
+			PlanStep   *step = plan_step(plan, no);
+			bool		all = task->steps[no - 1].state == STEP_PENDING && step->parent_count > 0;
+
+			if (may_run[no - 1])
+				continue;
+			for (int i = 0; all && i < step->parent_count; i++)
+			{
+				int			parent = step->parents[i];
+
+				all = may_run[parent - 1] || step_satisfies(task->steps[parent - 1].state);
+			}
+			/* Ready already, but its token is not ours: somebody else runs it. */
+			if (all && graph_is_ready(task, no))
+				all = false;
+			if (all)
+				may_run[no - 1] = grew = true;
+		}
+	}
+	for (int no = 1; no <= plan->step_count; no++)
+	{
+		PlanStep   *step = plan_step(plan, no);
+
+		for (int i = 0; may_run[no - 1] && i < step->parent_count; i++)
+		{
+			StepRun    *parent = &task->steps[step->parents[i] - 1];
+
+			if (parent->has_row && !parent->changed && parent->results == NULL)
+				wanted[step->parents[i] - 1] = true;
+		}
+	}
+}
+
+/*
+ * Reads the results that the steps of these tasks which may run here need.
+ */
+void
+load_step_results(Batch *batch, List *tasks)
+{
+	ArrayBuildState *ids = NULL;
+	ArrayBuildState *numbers = NULL;
+	Datum		values[2];
+	uint64		rows;
+	ListCell   *cell;
+
+	foreach(cell, tasks)
+	{
+		TaskRun    *task = lfirst(cell);
+		int			n = task->plan->step_count;
+		bool	   *may_run = palloc0(n * sizeof(bool));
+		bool	   *wanted = palloc0(n * sizeof(bool));
+
+		for (int i = 0; i < n; i++)
+			may_run[i] = task->steps[i].mine;
+		mark_wanted(task, may_run, wanted);
+		for (int i = 0; i < n; i++)
+		{
+			if (!wanted[i])
+				continue;
+			ids = accumArrayResult(ids, Int64GetDatum(task->task_id), false, INT8OID,
+								   CurrentMemoryContext);
+			numbers = accumArrayResult(numbers, Int16GetDatum(i + 1), false, INT2OID,
+									   CurrentMemoryContext);
+		}
+		pfree(may_run);
+		pfree(wanted);
+	}
+	if (ids == NULL)
+		return;
+
+	values[0] = makeArrayResult(ids, CurrentMemoryContext);
+	values[1] = makeArrayResult(numbers, CurrentMemoryContext);
+	rows = statement_run(&read_results, values, NULL);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		bool		isnull;
+		TaskRun    *task = batch_find_task(batch, DatumGetInt64(row_value(row, 1, &isnull)));
+		StepRun    *step = &task->steps[DatumGetInt16(row_value(row, 2, &isnull)) - 1];
+
+		step->results = row_jsonb(row, 3, batch->context);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}

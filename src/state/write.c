@@ -1,0 +1,403 @@
+/*
+ * write.c
+ *	  Saves what a batch has moved: each table once, whatever the batch.
+ *
+ * A task that nobody else can be at work on is written as it is.  One whose
+ * steps are spread over several claims is locked first, in the order of ids,
+ * and looked at again: whoever is last to finish a parent sees all of them
+ * finished, and so exactly one of them queues the step behind.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "shared_memory.h"
+#include "state/state.h"
+#include "statement.h"
+#include "tasker.h"
+
+static Statement lock_tasks = {
+	.sql = "SELECT t.task_id, t.state "
+	"FROM unnest($1) AS w (task_id) "
+	"JOIN tasker.task AS t ON t.task_id = w.task_id "
+	"ORDER BY t.task_id "
+	"FOR NO KEY UPDATE OF t",
+	.arg_count = 1,
+	.arg_types = {INT8ARRAYOID},
+};
+
+static Statement insert_steps = {
+	.sql = "INSERT INTO tasker.step (task_id, step_no, state, attempts, started_at, "
+	"finished_at, next_attempt_at, results, error) "
+	"SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+	.arg_count = 9,
+	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID,
+	TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, JSONBARRAYOID, JSONBARRAYOID},
+};
+
+static Statement update_steps = {
+	.sql = "UPDATE tasker.step AS s "
+	"SET state = w.state, attempts = w.attempts, started_at = w.started_at, "
+	"finished_at = w.finished_at, next_attempt_at = w.next_attempt_at, "
+	"results = w.results, error = w.error, claimed_by = NULL, lease_until = NULL "
+	"FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) AS w (task_id, step_no, state, attempts, "
+	"started_at, finished_at, next_attempt_at, results, error) "
+	"WHERE s.task_id = w.task_id AND s.step_no = w.step_no",
+	.arg_count = 9,
+	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID,
+	TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, JSONBARRAYOID, JSONBARRAYOID},
+};
+
+static Statement update_tasks = {
+	.sql = "UPDATE tasker.task AS t "
+	"SET state = w.state, started_at = coalesce(w.started_at, t.started_at), "
+	"finished_at = w.finished_at, error = w.error "
+	"FROM unnest($1, $2, $3, $4, $5) AS w (task_id, state, started_at, finished_at, error) "
+	"WHERE t.task_id = w.task_id",
+	.arg_count = 5,
+	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
+	JSONBARRAYOID},
+};
+
+static Statement insert_tokens = {
+	.sql = "INSERT INTO tasker.queue (task_id, step_no, due, lane, rank, due_lane, tries) "
+	"SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)",
+	.arg_count = 7,
+	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID,
+	INT4ARRAYOID, INT2ARRAYOID},
+};
+
+/*
+ * Tokens that a task leaves behind when it ends.  One that somebody has claimed
+ * meanwhile is left to them: they find the task ended.
+ */
+static Statement delete_tokens = {
+	.sql = "DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
+	"SELECT q.ctid FROM unnest($1) AS w (task_id) "
+	"JOIN tasker.queue AS q ON q.task_id = w.task_id "
+	"FOR UPDATE OF q SKIP LOCKED))",
+	.arg_count = 1,
+	.arg_types = {INT8ARRAYOID},
+};
+
+/* Rows in the making, a column an array. */
+typedef struct Rows
+{
+	int			count;
+	int			space;
+	int			columns;
+	Datum	   *values[STATEMENT_MAX_ARGS];
+	bool	   *nulls[STATEMENT_MAX_ARGS];
+} Rows;
+
+static void
+rows_init(Rows *rows, int columns)
+{
+	memset(rows, 0, sizeof(Rows));
+	rows->columns = columns;
+}
+
+/* Starts a row in which everything is null. */
+static void
+rows_next(Rows *rows)
+{
+	if (rows->count == rows->space)
+	{
+		int			space = Max(rows->space * 2, 128);
+
+		for (int i = 0; i < rows->columns; i++)
+		{
+			rows->values[i] = rows->space == 0 ? palloc(space * sizeof(Datum)) :
+				repalloc(rows->values[i], space * sizeof(Datum));
+			rows->nulls[i] = rows->space == 0 ? palloc(space * sizeof(bool)) :
+				repalloc(rows->nulls[i], space * sizeof(bool));
+		}
+		rows->space = space;
+	}
+	for (int i = 0; i < rows->columns; i++)
+		rows->nulls[i][rows->count] = true;
+	rows->count++;
+}
+
+static void
+rows_set(Rows *rows, int column, Datum value)
+{
+	rows->values[column][rows->count - 1] = value;
+	rows->nulls[column][rows->count - 1] = false;
+}
+
+static void
+rows_set_time(Rows *rows, int column, TimestampTz time)
+{
+	if (time != 0)
+		rows_set(rows, column, TimestampTzGetDatum(time));
+}
+
+static void
+rows_set_jsonb(Rows *rows, int column, Jsonb *value)
+{
+	if (value != NULL)
+		rows_set(rows, column, JsonbPGetDatum(value));
+}
+
+/* Runs the statement over the rows, which are its arguments. */
+static void
+rows_run(Rows *rows, Statement *statement)
+{
+	Datum		arrays[STATEMENT_MAX_ARGS];
+
+	if (rows->count == 0)
+		return;
+	for (int i = 0; i < rows->columns; i++)
+	{
+		Oid			type = get_element_type(statement->arg_types[i]);
+		int16		len;
+		bool		byval;
+		char		align;
+		int			lower = 1;
+
+		get_typlenbyvalalign(type, &len, &byval, &align);
+		arrays[i] = PointerGetDatum(construct_md_array(rows->values[i], rows->nulls[i], 1,
+													   &rows->count, &lower, type, len, byval,
+													   align));
+	}
+	statement_run(statement, arrays, NULL);
+}
+
+static int
+compare_ids(const ListCell *a, const ListCell *b)
+{
+	int64		left = ((TaskRun *) lfirst(a))->task_id;
+	int64		right = ((TaskRun *) lfirst(b))->task_id;
+
+	return left < right ? -1 : left > right;
+}
+
+static bool
+is_bypassed(TaskRun *task, int step_no)
+{
+	return graph_is_ready(task, step_no) && graph_bypasses(task, step_no);
+}
+
+/*
+ * Queues the steps that only what this batch did, together with what others
+ * did meanwhile, has made ready.
+ */
+static void
+queue_what_became_ready(Batch *batch, TaskRun *task, TimestampTz now)
+{
+	TaskPlan	   *plan = task->plan;
+
+	/* A bypassed step is skipped when it is reached, which may reach others. */
+	for (bool again = true; again;)
+	{
+		again = false;
+		for (int no = 1; no <= plan->step_count; no++)
+			if (is_bypassed(task, no) && !task->steps[no - 1].queued)
+			{
+				graph_step_skipped(batch, task, no, now);
+				again = true;
+			}
+	}
+	for (int no = 1; no <= plan->step_count; no++)
+	{
+		PlanStep   *step = plan_step(plan, no);
+		bool		ours = false;
+
+		if (!graph_is_ready(task, no) || task->steps[no - 1].queued)
+			continue;
+		for (int i = 0; i < step->parent_count && !ours; i++)
+		{
+			StepRun    *parent = &task->steps[step->parents[i] - 1];
+
+			ours = parent->changed && step_satisfies(parent->state);
+		}
+		if (ours)
+			graph_queue_step(batch, task, no, handler_lane(step->handler), now);
+	}
+}
+
+/*
+ * Locks the tasks that others may be at work on and takes in what they did.
+ */
+static void
+merge_shared(Batch *batch, TimestampTz now)
+{
+	List	   *shared = NIL;
+	Datum	   *ids;
+	Datum		values[1];
+	uint64		rows;
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, batch->tasks)
+		if (((TaskRun *) lfirst(cell))->shared)
+			shared = lappend(shared, lfirst(cell));
+	if (shared == NIL)
+		return;
+
+	list_sort(shared, compare_ids);
+	ids = palloc(list_length(shared) * sizeof(Datum));
+	foreach(cell, shared)
+		ids[n++] = Int64GetDatum(((TaskRun *) lfirst(cell))->task_id);
+	values[0] = PointerGetDatum(construct_array(ids, n, INT8OID, 8, true, TYPALIGN_DOUBLE));
+	rows = statement_run(&lock_tasks, values, NULL);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		bool		isnull;
+		TaskRun    *task = batch_find_task(batch, DatumGetInt64(row_value(row, 1, &isnull)));
+
+		if (!task->changed)
+			task->state = task->loaded_state = DatumGetInt16(row_value(row, 2, &isnull));
+	}
+	SPI_freetuptable(SPI_tuptable);
+
+	load_step_states(batch, shared);
+	foreach(cell, shared)
+	{
+		TaskRun    *task = lfirst(cell);
+
+		if (graph_goes_on(task))
+		{
+			queue_what_became_ready(batch, task, now);
+			continue;
+		}
+		/* It ended or was paused under our hands: nothing of it goes on. */
+		for (int i = 0; i < task->plan->step_count; i++)
+			task->steps[i].queued = false;
+	}
+}
+
+static void
+add_step(Rows *rows, TaskRun *task, int step_no)
+{
+	StepRun    *step = &task->steps[step_no - 1];
+
+	rows_next(rows);
+	rows_set(rows, 0, Int64GetDatum(task->task_id));
+	rows_set(rows, 1, Int16GetDatum(step_no));
+	rows_set(rows, 2, Int16GetDatum(step->state));
+	rows_set(rows, 3, Int16GetDatum(step->attempts));
+	rows_set_time(rows, 4, step->started_at);
+	rows_set_time(rows, 5, step->finished_at);
+	rows_set_time(rows, 6, step->next_attempt_at);
+	rows_set_jsonb(rows, 7, step->results);
+	rows_set_jsonb(rows, 8, step->error);
+}
+
+static void
+add_task(Rows *rows, TaskRun *task)
+{
+	rows_next(rows);
+	rows_set(rows, 0, Int64GetDatum(task->task_id));
+	rows_set(rows, 1, Int16GetDatum(task->state));
+	rows_set_time(rows, 2, task->started_at);
+	rows_set_time(rows, 3, task->finished_at);
+	rows_set_jsonb(rows, 4, task->error);
+}
+
+/*
+ * A token for the step; step 0 is the task's start.
+ */
+static void
+add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
+{
+	static const StepRun start = {.lane = LANE_BATCH};
+	const StepRun *step = step_no == 0 ? &start : &task->steps[step_no - 1];
+	TimestampTz due = step->due ? step->due : now;
+	bool		later = due > now;
+
+	rows_next(rows);
+	rows_set(rows, 0, Int64GetDatum(task->task_id));
+	rows_set(rows, 1, Int16GetDatum(step_no));
+	rows_set(rows, 2, TimestampTzGetDatum(due));
+	rows_set(rows, 3, Int32GetDatum(later ? LANE_NOT_DUE : step->lane));
+	rows_set(rows, 4, Int32GetDatum(later ? 0 : -task->priority));
+	if (later)
+		rows_set(rows, 5, Int32GetDatum(step->lane));
+	rows_set(rows, 6, Int16GetDatum(step->tries));
+
+	if (later)
+		batch->next_due = Min(batch->next_due, due);
+	else if (step->lane >= LANE_API)
+		batch->external_tokens = true;
+	else
+		batch->sql_tokens++;
+}
+
+/*
+ * Saves everything, and notes whom the commit has to wake.
+ */
+void
+write_batch(Batch *batch)
+{
+	MemoryContext before;
+	MemoryContext context;
+	TimestampTz now = tasker_now();
+	Rows		new_steps;
+	Rows		old_steps;
+	Rows		tasks;
+	Rows		tokens;
+	Rows		ended;
+	ListCell   *cell;
+
+	context = AllocSetContextCreate(batch->context, "tasker write", ALLOCSET_DEFAULT_SIZES);
+	before = MemoryContextSwitchTo(context);
+
+	merge_shared(batch, now);
+
+	rows_init(&new_steps, 9);
+	rows_init(&old_steps, 9);
+	rows_init(&tasks, 5);
+	rows_init(&tokens, 7);
+	rows_init(&ended, 1);
+	foreach(cell, batch->tasks)
+	{
+		TaskRun    *task = lfirst(cell);
+
+		graph_finish(batch, task, now);
+		if (task->put_back)
+			add_token(batch, &tokens, task, 0, now);
+		for (int no = 1; no <= task->plan->step_count; no++)
+		{
+			StepRun    *step = &task->steps[no - 1];
+
+			if (step->changed)
+				add_step(step->has_row ? &old_steps : &new_steps, task, no);
+			if (step->queued)
+				add_token(batch, &tokens, task, no, now);
+		}
+		if (!task->changed)
+			continue;
+		add_task(&tasks, task);
+		if (!task_has_ended(task->state))
+			continue;
+		tasker_note_task_ended(task->task_id);
+		if (task->shared || task->plan->timeout > 0)
+		{
+			rows_next(&ended);
+			rows_set(&ended, 0, Int64GetDatum(task->task_id));
+		}
+	}
+
+	rows_run(&new_steps, &insert_steps);
+	rows_run(&old_steps, &update_steps);
+	rows_run(&tasks, &update_tasks);
+	rows_run(&ended, &delete_tokens);
+	rows_run(&tokens, &insert_tokens);
+	log_append(batch->moves, batch->move_count);
+
+	if (batch->sql_tokens > batch->takes_itself)
+		tasker_note_ready(batch->sql_tokens - batch->takes_itself);
+	if (batch->external_tokens)
+		tasker_note_external_ready();
+	if (batch->next_due < PG_INT64_MAX)
+		tasker_note_due(batch->next_due);
+
+	MemoryContextSwitchTo(before);
+	MemoryContextDelete(context);
+}

@@ -1,0 +1,94 @@
+/*
+ * statement.c
+ *	  The few SQL statements that C runs again and again, with kept plans.
+ *
+ * A plan that is kept is made when the tables may still be empty, and would
+ * then scan them as a whole for ever after (measured: 193 µs a step instead of
+ * 6).  All of these statements go in by a key, so the planner is told while it
+ * works on one of them that nothing else is wanted.  The switches are set as
+ * variables and not through SET, which costs more than some of the statements;
+ * handlers never see them, for nothing of theirs runs inside.
+ */
+#include "postgres.h"
+
+#include "executor/spi.h"
+#include "optimizer/cost.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "statement.h"
+
+typedef struct PlannerSwitches
+{
+	bool		seqscan;
+	bool		bitmapscan;
+	bool		hashjoin;
+	bool		mergejoin;
+} PlannerSwitches;
+
+static PlannerSwitches
+planner_only_keys(void)
+{
+	PlannerSwitches before = {
+		enable_seqscan, enable_bitmapscan, enable_hashjoin, enable_mergejoin
+	};
+
+	enable_seqscan = enable_bitmapscan = enable_hashjoin = enable_mergejoin = false;
+	return before;
+}
+
+static void
+planner_restore(PlannerSwitches before)
+{
+	enable_seqscan = before.seqscan;
+	enable_bitmapscan = before.bitmapscan;
+	enable_hashjoin = before.hashjoin;
+	enable_mergejoin = before.mergejoin;
+}
+
+uint64
+statement_run(Statement *statement, Datum *values, const char *nulls)
+{
+	PlannerSwitches before = planner_only_keys();
+	int			rc = 0;
+
+	PG_TRY();
+	{
+		if (statement->plan == NULL)
+		{
+			SPIPlanPtr	plan = SPI_prepare_cursor(statement->sql, statement->arg_count,
+												  statement->arg_types,
+												  CURSOR_OPT_GENERIC_PLAN);
+
+			if (plan == NULL || SPI_keepplan(plan) != 0)
+				elog(ERROR, "could not prepare \"%s\": %s", statement->sql,
+					 SPI_result_code_string(SPI_result));
+			statement->plan = plan;
+		}
+		rc = SPI_execute_plan(statement->plan, values, nulls, false, 0);
+	}
+	PG_FINALLY();
+	{
+		planner_restore(before);
+	}
+	PG_END_TRY();
+
+	if (rc < 0)
+		elog(ERROR, "could not run \"%s\": %s", statement->sql, SPI_result_code_string(rc));
+	return SPI_processed;
+}
+
+Datum
+row_value(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+char *
+row_text(uint64 row, int column, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = row_value(row, column, &isnull);
+
+	return isnull ? NULL : MemoryContextStrdup(context, TextDatumGetCString(value));
+}

@@ -1,0 +1,33 @@
+/*
+ * statement.h
+ *	  The few SQL statements that C runs again and again, with kept plans.
+ */
+#ifndef TASKER_STATEMENT_H
+#define TASKER_STATEMENT_H
+
+#include "postgres.h"
+
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+
+#define STATEMENT_MAX_ARGS	12
+
+typedef struct Statement
+{
+	const char *sql;
+	int			arg_count;
+	Oid			arg_types[STATEMENT_MAX_ARGS];
+	SPIPlanPtr	plan;			/* made at the first use */
+} Statement;
+
+/*
+ * Runs it in the SPI connection at hand; returns the number of rows, which
+ * stand in SPI_tuptable.  nulls may be NULL.
+ */
+extern uint64 statement_run(Statement *statement, Datum *values, const char *nulls);
+
+/* Values of a row of SPI_tuptable. */
+extern Datum row_value(uint64 row, int column, bool *isnull);
+extern char *row_text(uint64 row, int column, MemoryContext context);	/* NULL for null */
+
+#endif							/* TASKER_STATEMENT_H */

@@ -1,0 +1,299 @@
+-- Creating tasks: one statement a table, however many there are.
+
+CREATE FUNCTION tasker._next_task_id()
+RETURNS bigint
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_next_task_id';
+COMMENT ON FUNCTION tasker._next_task_id() IS
+'A new task id: tasker.node << 40 | next number. The one function that makes them. Private.';
+
+CREATE FUNCTION tasker._current_plan(
+    task_name text,
+    task_namespace text,
+    task_version text)
+RETURNS tasker.plan
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    template tasker.template;
+    wanted text;
+    plan tasker.plan;
+BEGIN
+    SELECT t.*
+    INTO template
+    FROM tasker.template AS t
+    WHERE t.namespace = task_namespace
+      AND t.name = task_name
+      AND (task_version IS NULL OR t.version = task_version)
+    ORDER BY t.version_order DESC
+    LIMIT 1;
+    IF NOT FOUND THEN
+        PERFORM tasker._refuse_unknown_template(task_name, task_namespace, task_version);
+    END IF;
+
+    wanted := coalesce(template.environment, nullif(current_setting('tasker.environment', true), ''));
+    SELECT p.*
+    INTO plan
+    FROM tasker.plan AS p
+    WHERE p.template_id = template.template_id
+      AND p.retired_at IS NULL
+      AND (p.environment = wanted OR p.environment IS NULL)
+    ORDER BY p.environment NULLS LAST
+    LIMIT 1;
+    -- What the task records is the environment in force, whether or not the
+    -- definition has a block for it.
+    plan.environment := wanted;
+    RETURN plan;
+END;
+$$;
+COMMENT ON FUNCTION tasker._current_plan(text, text, text) IS
+'The plan that a task created now would follow; its environment is the one in force. Raises TK007. Private.';
+
+CREATE FUNCTION tasker._refuse_unknown_template(
+    task_name text,
+    task_namespace text,
+    task_version text)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    versions text;
+    elsewhere text;
+    nearest text;
+BEGIN
+    SELECT string_agg(t.version, ', ' ORDER BY t.version_order)
+    INTO versions
+    FROM tasker.template AS t
+    WHERE t.namespace = task_namespace
+      AND t.name = task_name;
+    SELECT string_agg(t.namespace, ', ' ORDER BY t.namespace)
+    INTO elsewhere
+    FROM (SELECT DISTINCT namespace FROM tasker.template WHERE name = task_name) AS t;
+    nearest := tasker._nearest(task_name, ARRAY(
+        SELECT DISTINCT t.name FROM tasker.template AS t WHERE t.namespace = task_namespace));
+
+    IF versions IS NOT NULL THEN
+        RAISE EXCEPTION 'task "%" has no version "%"', task_name, task_version
+            USING ERRCODE = 'TK007',
+                  DETAIL = format('Namespace "%s" has it in version %s.', task_namespace, versions),
+                  HINT = 'Leave the version out to get the highest.';
+    END IF;
+    RAISE EXCEPTION 'task "%" is not registered', task_name
+        USING ERRCODE = 'TK007',
+              DETAIL = format('Namespace "%s" has no template of that name.', task_namespace),
+              HINT = CASE
+                         WHEN elsewhere IS NOT NULL THEN format('It is registered in namespace %s: name that one.', elsewhere)
+                         WHEN nearest IS NOT NULL THEN format('Did you mean "%s"?', nearest)
+                         ELSE 'Register it with tasker.register_task().'
+                     END;
+END;
+$$;
+COMMENT ON FUNCTION tasker._refuse_unknown_template(text, text, text) IS
+'Raises TK007 for a template that does not exist, with what comes nearest to it. Private.';
+
+CREATE FUNCTION tasker._create_tasks(
+    plan tasker.plan,
+    contexts jsonb[],
+    initiator text,
+    reason text,
+    source_system text,
+    tags text[],
+    bypass_steps text[],
+    idempotency_key text,
+    priority integer,
+    run_at timestamptz,
+    correlation_id text,
+    traceparent text)
+RETURNS bigint[]
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    now timestamptz := tasker.clock();
+    rank integer := -coalesce(nullif(priority, 0), plan.priority);
+    later boolean := coalesce(run_at > now, false);
+    ids bigint[];
+    unknown text;
+BEGIN
+    IF bypass_steps <> '{}' THEN
+        SELECT string_agg(format('"%s"', b.name), ', ')
+        INTO unknown
+        FROM unnest(bypass_steps) AS b (name)
+        WHERE NOT EXISTS (
+            SELECT FROM tasker.plan_step AS s
+            WHERE s.plan_id = plan.plan_id
+              AND s.name = b.name);
+        IF unknown IS NOT NULL THEN
+            RAISE EXCEPTION 'bypass_steps names a step that the task does not have'
+                USING ERRCODE = 'TK007',
+                      DETAIL = format('Task "%s" has no step %s.', plan.name, unknown),
+                      HINT = (SELECT 'Its steps are: ' || string_agg(s.name, ', ' ORDER BY s.step_no) || '.'
+                              FROM tasker.plan_step AS s
+                              WHERE s.plan_id = plan.plan_id);
+        END IF;
+    END IF;
+
+    WITH created AS (
+        INSERT INTO tasker.task (task_id, created_at, run_at, plan_id, priority, state, context, initiator,
+                                 reason, source_system, tags, bypass_steps, idempotency_key, environment,
+                                 correlation_id, traceparent)
+        SELECT tasker._next_task_id(), now, run_at, plan.plan_id, -rank, 0,
+               CASE WHEN plan.schema IS NULL AND jsonb_typeof(c.context) = 'object' THEN c.context
+                    ELSE tasker._check_context(plan.schema, c.context) END,
+               initiator, reason, source_system, nullif(tags, '{}'), nullif(bypass_steps, '{}'),
+               idempotency_key, plan.environment, correlation_id, traceparent
+        FROM unnest(contexts) AS c (context)
+        RETURNING task_id
+    ), queued AS (
+        INSERT INTO tasker.queue (due, task_id, lane, rank, due_lane, step_no)
+        SELECT CASE WHEN later THEN run_at ELSE now END, task_id,
+               CASE WHEN later THEN -1 ELSE 0 END,
+               CASE WHEN later THEN 0 ELSE rank END,
+               CASE WHEN later THEN 0 END,
+               0
+        FROM created
+    )
+    SELECT array_agg(task_id)
+    INTO ids
+    FROM created;
+
+    PERFORM tasker._append_log(ids, NULL, NULL, array_fill(0::smallint, ARRAY[cardinality(ids)]), NULL, NULL);
+    IF later THEN
+        PERFORM tasker._note_due(run_at);
+    ELSE
+        PERFORM tasker._wake(cardinality(ids));
+    END IF;
+    RETURN ids;
+END;
+$$;
+COMMENT ON FUNCTION tasker._create_tasks(tasker.plan, jsonb[], text, text, text, text[], text[], text, integer, timestamptz, text, text) IS
+'Creates one task a context and returns their ids in the order of the contexts. Private: the one place that inserts a task.';
+
+CREATE FUNCTION tasker._create_once(
+    plan tasker.plan,
+    context jsonb,
+    initiator text,
+    reason text,
+    source_system text,
+    tags text[],
+    bypass_steps text[],
+    idempotency_key text,
+    priority integer,
+    run_at timestamptz,
+    correlation_id text,
+    traceparent text)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    known bigint;
+    created bigint;
+BEGIN
+    -- Whoever is first to insert the key makes the task; a second one waits
+    -- here for the first to commit, and then finds its task.
+    INSERT INTO tasker.idempotency (namespace, idempotency_key, task_id)
+    VALUES (plan.namespace, _create_once.idempotency_key, 0)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        SELECT i.task_id
+        INTO known
+        FROM tasker.idempotency AS i
+        WHERE i.namespace = plan.namespace
+          AND i.idempotency_key = _create_once.idempotency_key;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'could not serialize access due to a concurrent task of the same idempotency key'
+                USING ERRCODE = 'serialization_failure',
+                      HINT = 'Retry the transaction.';
+        END IF;
+        RETURN known;
+    END IF;
+    created := (tasker._create_tasks(plan, ARRAY[context], initiator, reason, source_system, tags, bypass_steps,
+                                     idempotency_key, priority, run_at, correlation_id, traceparent))[1];
+    UPDATE tasker.idempotency AS i
+    SET task_id = created
+    WHERE i.namespace = plan.namespace
+      AND i.idempotency_key = _create_once.idempotency_key;
+    RETURN created;
+END;
+$$;
+COMMENT ON FUNCTION tasker._create_once(tasker.plan, jsonb, text, text, text, text[], text[], text, integer, timestamptz, text, text) IS
+'Creates the task of an idempotency key, or returns the one that it has made. Private.';
+
+CREATE FUNCTION tasker.create_task(
+    name text,
+    context jsonb DEFAULT '{}',
+    namespace text DEFAULT 'default',
+    version text DEFAULT NULL,
+    initiator text DEFAULT NULL,
+    reason text DEFAULT NULL,
+    source_system text DEFAULT NULL,
+    tags text[] DEFAULT '{}',
+    bypass_steps text[] DEFAULT '{}',
+    idempotency_key text DEFAULT NULL,
+    priority integer DEFAULT 0,
+    run_at timestamptz DEFAULT NULL,
+    correlation_id text DEFAULT NULL,
+    traceparent text DEFAULT NULL,
+    routing_key text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    plan tasker.plan := tasker._current_plan(name, coalesce(namespace, 'default'), version);
+BEGIN
+    IF idempotency_key IS NOT NULL THEN
+        RETURN tasker._create_once(plan, context, initiator, reason, source_system, tags, bypass_steps,
+                                   idempotency_key, priority, run_at, correlation_id, traceparent);
+    END IF;
+    RETURN (tasker._create_tasks(plan, ARRAY[context], initiator, reason, source_system, tags, bypass_steps,
+                                 NULL, priority, run_at, correlation_id, traceparent))[1];
+END;
+$$;
+COMMENT ON FUNCTION tasker.create_task(text, jsonb, text, text, text, text, text, text[], text[], text, integer, timestamptz, text, text, text) IS
+'Creates a task, in the caller''s transaction; executors take it when that commits. Arguments: name and namespace of its template; version (NULL: the highest by semantic versioning); context, checked against the template''s schema, whose defaults are filled in; initiator, reason, source_system and tags, for people; bypass_steps, names of steps to skip; idempotency_key (the same key in a namespace makes one task, whose id every call returns); priority (higher goes first; 0 or NULL: as the template says); run_at, not before; correlation_id and traceparent, carried through; routing_key, unused on one server. Returns the task id. Raises TK006 for a context that breaks the schema, TK007 for an unknown template, version or step. Source: design, contract, "Tasks"; reference 4.1.';
+
+CREATE FUNCTION tasker.create_tasks(
+    name text,
+    contexts jsonb[],
+    namespace text DEFAULT 'default',
+    version text DEFAULT NULL,
+    initiator text DEFAULT NULL,
+    reason text DEFAULT NULL,
+    source_system text DEFAULT NULL,
+    tags text[] DEFAULT '{}',
+    bypass_steps text[] DEFAULT '{}',
+    idempotency_key text DEFAULT NULL,
+    priority integer DEFAULT 0,
+    run_at timestamptz DEFAULT NULL,
+    correlation_id text DEFAULT NULL,
+    traceparent text DEFAULT NULL,
+    routing_key text DEFAULT NULL)
+RETURNS SETOF bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    plan tasker.plan := tasker._current_plan(name, coalesce(namespace, 'default'), version);
+BEGIN
+    IF contexts IS NULL OR cardinality(contexts) = 0 THEN
+        RETURN;
+    END IF;
+    IF idempotency_key IS NULL THEN
+        RETURN QUERY
+        SELECT unnest(tasker._create_tasks(plan, contexts, initiator, reason, source_system, tags, bypass_steps,
+                                           NULL, priority, run_at, correlation_id, traceparent));
+        RETURN;
+    END IF;
+    -- One key for many tasks: the place in the array makes each its own.
+    RETURN QUERY
+    SELECT tasker._create_once(plan, c.context, initiator, reason, source_system, tags, bypass_steps,
+                               format('%s#%s', idempotency_key, c.place), priority, run_at, correlation_id, traceparent)
+    FROM unnest(contexts) WITH ORDINALITY AS c (context, place);
+END;
+$$;
+COMMENT ON FUNCTION tasker.create_tasks(text, jsonb[], text, text, text, text, text, text[], text[], text, integer, timestamptz, text, text, text) IS
+'Creates one task for each context, all or none, in one statement a table: the fast way for many. Arguments as of tasker.create_task(); contexts, one a task; with an idempotency_key, task n gets the key followed by # and n. Returns the task ids in the order of the contexts. Raises TK006, TK007. Source: design, contract, "Tasks".';

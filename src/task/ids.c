@@ -1,0 +1,31 @@
+/*
+ * ids.c
+ *	  Task ids: the one place that makes them.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "commands/sequence.h"
+#include "fmgr.h"
+#include "utils/lsyscache.h"
+
+#include "tasker.h"
+
+PG_FUNCTION_INFO_V1(tasker_next_task_id);
+
+/*
+ * tasker._next_task_id()
+ */
+Datum
+tasker_next_task_id(PG_FUNCTION_ARGS)
+{
+	Oid			sequence = get_relname_relid("task_id_seq", get_namespace_oid("tasker", false));
+	int64		number = nextval_internal(sequence, false);
+
+	if (number >> TASKER_NODE_BITS != 0)
+		ereport(ERROR,
+				errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
+				errmsg("no task ids are left"),
+				errdetail("A server can make %lld of them.", 1LL << TASKER_NODE_BITS));
+	PG_RETURN_INT64((int64) tasker_node << TASKER_NODE_BITS | number);
+}

@@ -297,7 +297,7 @@ waiter_of_backend(void)
 }
 
 uint32
-wait_event(WaitEvent event)
+tasker_wait_event(TaskerWait wait)
 {
 #if PG_VERSION_NUM >= 170000
 	static const char *const name[] = {
@@ -308,9 +308,9 @@ wait_event(WaitEvent event)
 	};
 	static uint32 known[lengthof(name)];
 
-	if (known[event] == 0)
-		known[event] = WaitEventExtensionNew(name[event]);
-	return known[event];
+	if (known[wait] == 0)
+		known[wait] = WaitEventExtensionNew(name[wait]);
+	return known[wait];
 #else
 	return PG_WAIT_EXTENSION;
 #endif

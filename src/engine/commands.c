@@ -139,7 +139,7 @@ make_way(Oid database)
 
 		if (left <= 0 ||
 			ConditionVariableTimedSleep(&tasker_shared->worker_gone, left,
-										wait_event(WAIT_WORKERS_GONE)))
+										tasker_wait_event(WAIT_WORKERS_GONE)))
 			break;
 	}
 	ConditionVariableCancelSleep();

@@ -125,7 +125,9 @@ find_candidates(void)
 
 /*
  * Whether workers may connect to that database; fills in its name.  Scans the
- * catalogue, as a cache may not know yet what a commit that woke us did.
+ * catalogue, as a cache may not know yet what a commit that woke us did; and
+ * without an index, which can't be opened before somebody connected to any
+ * database.
  */
 static bool
 look_up_database(TaskerDatabase *database)
@@ -140,7 +142,7 @@ look_up_database(TaskerDatabase *database)
 	relation = table_open(DatabaseRelationId, AccessShareLock);
 	ScanKeyInit(&key, Anum_pg_database_oid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(database->oid));
-	scan = systable_beginscan(relation, DatabaseOidIndexId, true, NULL, 1, &key);
+	scan = systable_beginscan(relation, InvalidOid, false, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
@@ -508,6 +510,7 @@ tasker_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
 	before_shmem_exit(launcher_leave, (Datum) 0);
+	tasker_shared->launcher_started_at = GetCurrentTimestamp();
 	tasker_shared->launcher_pid = MyProcPid;
 	tasker_shared->launcher_latch = MyLatch;
 	pg_memory_barrier();
@@ -539,6 +542,6 @@ tasker_launcher_main(Datum arg)
 			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), wake);
 			events |= WL_TIMEOUT;
 		}
-		(void) WaitLatch(MyLatch, events, timeout, wait_event(WAIT_IDLE_LAUNCHER));
+		(void) WaitLatch(MyLatch, events, timeout, tasker_wait_event(WAIT_IDLE_LAUNCHER));
 	}
 }

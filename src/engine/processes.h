@@ -36,6 +36,7 @@ typedef struct TaskerShared
 	LWLock	   *lock;			/* slots: who has them, state, hold, looks, pids, timings' keys */
 	int			launcher_pid;
 	Latch	   *launcher_latch;
+	TimestampTz launcher_started_at;
 	bool		full;			/* more databases than slots: the launcher looks at all again when one is free */
 	ConditionVariable worker_gone;
 	pg_atomic_uint32 waiters;	/* backends in wait_for_task(), of any database */
@@ -66,14 +67,14 @@ extern TaskWaiter *waiter_of_backend(void);
 extern void tasker_commands_init(void);
 
 /* Wait events of ours in pg_stat_activity, where the server can name them. */
-typedef enum WaitEvent
+typedef enum TaskerWait
 {
 	WAIT_IDLE_LAUNCHER,
 	WAIT_IDLE_WORKER,
 	WAIT_WORKERS_GONE,
 	WAIT_TASK_END
-} WaitEvent;
+} TaskerWait;
 
-extern uint32 wait_event(WaitEvent event);
+extern uint32 tasker_wait_event(TaskerWait wait);
 
 #endif							/* TASKER_PROCESSES_H */

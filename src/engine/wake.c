@@ -182,6 +182,8 @@ wake_database(Oid oid)
 
 	if (database != NULL)
 	{
+		/* Long past: the executors look what is due, too. */
+		pg_atomic_write_u64(&database->next_due, 0);
 		wake_executors(database, TASKER_MAX_EXECUTORS);
 		pg_atomic_exchange_u32(&database->external_ready, 1);
 		pg_atomic_exchange_u32(&database->log_written, 1);

@@ -294,9 +294,9 @@ worker_report_sleep(TimestampTz until, const char *what)
 	char		text[256];
 
 	if (until == PG_INT64_MAX)
-		snprintf(text, sizeof(text), "waits for %s", what);
+		strlcpy(text, what, sizeof(text));
 	else
-		snprintf(text, sizeof(text), "waits for %s, next due %s", what, timestamptz_to_str(until));
+		snprintf(text, sizeof(text), "%s, next due %s", what, timestamptz_to_str(until));
 	pgstat_report_activity(STATE_IDLE, text);
 }
 
@@ -326,7 +326,7 @@ worker_sleep(TimestampTz until, const char *what)
 		if (timeout >= 0)
 			events |= WL_TIMEOUT;
 
-		rc = WaitLatch(MyLatch, events, timeout, wait_event(WAIT_IDLE_WORKER));
+		rc = WaitLatch(MyLatch, events, timeout, tasker_wait_event(WAIT_IDLE_WORKER));
 		if (rc & WL_LATCH_SET)
 		{
 			ResetLatch(MyLatch);

@@ -134,7 +134,7 @@ sleep_until_ended(TaskWaiter *waiter, TimestampTz until)
 			return true;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Max(TimestampDifferenceMilliseconds(now, Min(look, until)), 1),
-						 wait_event(WAIT_TASK_END));
+						 tasker_wait_event(WAIT_TASK_END));
 		ResetLatch(MyLatch);
 	}
 }

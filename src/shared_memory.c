@@ -210,9 +210,12 @@ database_hold(Oid oid)
 	return true;
 }
 
-/* Undoes one database_hold(); whatever happened meanwhile, the launcher looks. */
+/*
+ * Undoes one database_hold().  Whatever happened meanwhile, the launcher looks,
+ * unless it is known that the extension is gone.
+ */
 void
-database_release(Oid oid)
+database_release(Oid oid, bool dropped)
 {
 	TaskerDatabase *database = database_find(oid);
 
@@ -227,6 +230,8 @@ database_release(Oid oid)
 		return;
 	}
 	database_look(oid);
+	if (dropped)
+		database->state = DATABASE_ABSENT;
 }
 
 TaskerDatabase *

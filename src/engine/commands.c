@@ -44,19 +44,32 @@ static ProcessUtility_hook_type next_ProcessUtility = NULL;
 
 static Oid	held[MAX_HELD];
 static int	held_count = 0;
+static bool dropped;			/* this transaction is about to commit without the extension */
 
-/* Lets go of everything that the transaction held. */
+/*
+ * Lets go of everything that the transaction held.  What became of the
+ * extension here is looked up while that can still be done, which saves the
+ * launcher from starting a worker to find out.
+ */
 static void
 release_at_xact_end(XactEvent event, void *arg)
 {
-	if (held_count == 0 ||
-		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
+	if (held_count == 0)
+		return;
+	if (event == XACT_EVENT_PRE_COMMIT)
+	{
+		dropped = !OidIsValid(get_extension_oid("tasker", true));
+		return;
+	}
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	LWLockAcquire(tasker_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < held_count; i++)
-		database_release(held[i]);
+		database_release(held[i],
+						 dropped && event == XACT_EVENT_COMMIT && held[i] == MyDatabaseId);
 	LWLockRelease(tasker_shared->lock);
 	held_count = 0;
+	dropped = false;
 	launcher_wake();
 }
 

@@ -168,7 +168,7 @@ say_no_slot(TaskerDatabase *database)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("tasker can't start all its workers in database \"%s\": no background worker slot is free",
 					NameStr(database->name)),
-			 errdetail("max_worker_processes is %d. tasker takes one for the launcher and, in each database that has the extension, one for the notifier and %d for executors.",
+			 errdetail("max_worker_processes is %d, and others use it, too. tasker takes one for the launcher and, in each database that has the extension, one for the notifier and %d for executors.",
 					   max_worker_processes, tasker_executors),
 			 errhint("Raise max_worker_processes and restart the server, or lower tasker.executors.")));
 }

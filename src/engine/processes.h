@@ -54,7 +54,7 @@ extern TaskerDatabase *database_make(Oid oid);	/* NULL: all slots are taken */
 extern void database_free(TaskerDatabase *database);
 extern void database_look(Oid oid);
 extern bool database_hold(Oid oid);
-extern void database_release(Oid oid);
+extern void database_release(Oid oid, bool dropped);
 
 extern void launcher_wake(void);
 extern void wake_database(Oid oid);

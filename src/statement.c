@@ -14,6 +14,7 @@
 #include "executor/spi.h"
 #include "optimizer/cost.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 
 #include "statement.h"
@@ -91,4 +92,20 @@ row_text(uint64 row, int column, MemoryContext context)
 	Datum		value = row_value(row, column, &isnull);
 
 	return isnull ? NULL : MemoryContextStrdup(context, TextDatumGetCString(value));
+}
+
+Jsonb *
+row_jsonb(uint64 row, int column, MemoryContext context)
+{
+	bool		isnull;
+	Datum		value = row_value(row, column, &isnull);
+	MemoryContext before;
+	Jsonb	   *copy;
+
+	if (isnull)
+		return NULL;
+	before = MemoryContextSwitchTo(context);
+	copy = (Jsonb *) PG_DETOAST_DATUM_COPY(value);
+	MemoryContextSwitchTo(before);
+	return copy;
 }

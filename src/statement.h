@@ -9,6 +9,7 @@
 
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "utils/jsonb.h"
 
 #define STATEMENT_MAX_ARGS	12
 
@@ -29,5 +30,6 @@ extern uint64 statement_run(Statement *statement, Datum *values, const char *nul
 /* Values of a row of SPI_tuptable. */
 extern Datum row_value(uint64 row, int column, bool *isnull);
 extern char *row_text(uint64 row, int column, MemoryContext context);	/* NULL for null */
+extern Jsonb *row_jsonb(uint64 row, int column, MemoryContext context);	/* a copy, or NULL */
 
 #endif							/* TASKER_STATEMENT_H */

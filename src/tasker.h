@@ -30,8 +30,8 @@
 /* Lanes of tasker.queue; COMMENT ON COLUMN tasker.queue.lane explains them. */
 #define LANE_NOT_DUE		(-1)
 #define LANE_BATCH			0
-#define LANE_ALONE			1
-#define LANE_OWN			2
+#define LANE_SLOW			1
+#define LANE_ALONE			2
 #define LANE_API			3
 #define LANE_EXTERNAL_MIN	100
 

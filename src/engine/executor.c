@@ -34,6 +34,7 @@
 #include "engine/flight.h"
 #include "engine/handler.h"
 #include "engine/plan.h"
+#include "engine/processes.h"
 #include "engine/worker.h"
 #include "state/state.h"
 #include "statement.h"
@@ -145,7 +146,7 @@ typedef struct Run
 	int			writing;		/* of them, those that wrote */
 	int			queued;			/* tokens that wait for the commit */
 	bool		alone;			/* one step and no more */
-	bool		from_alone;		/* claimed from the lane of those to be run alone */
+	int			lane;			/* claimed from */
 	bool		closed;			/* starts no further step */
 	TimestampTz deadline;
 	TaskRun    *last_task;		/* the step that ran last, for blame */
@@ -153,6 +154,7 @@ typedef struct Run
 } Run;
 
 static MemoryContext batch_context;
+static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
 static int	executor_number;
 
@@ -207,15 +209,6 @@ push_children(Run *run, TaskRun *task, int step_no)
 			push_ready(run, task, step->children[i]);
 }
 
-static Jsonb *
-copy_jsonb(uint64 row, int column)
-{
-	bool		isnull;
-	Datum		value = row_value(row, column, &isnull);
-
-	return isnull ? NULL : (Jsonb *) PG_DETOAST_DATUM_COPY(value);
-}
-
 /*
  * A claimed row: the task comes into the batch, the token to its step.
  */
@@ -235,22 +228,22 @@ take_row(Run *run, uint64 row)
 		return;
 	if (task == NULL)
 	{
-		TaskPlan	   *plan;
+		/* Reading a plan uses SPI, too: the rows at hand are kept aside. */
+		SPITupleTable *table = SPI_tuptable;
+		TaskPlan   *plan = plan_get(DatumGetInt32(row_value(row, 4, &isnull)));
 
-		value = row_value(row, 4, &isnull);
-		/* The rows at hand must outlive the reading of a plan. */
-		plan = plan_get(DatumGetInt32(value));
+		SPI_tuptable = table;
 		task = batch_add_task(run->batch, plan, task_id, state);
 		task->priority = DatumGetInt32(row_value(row, 6, &isnull));
 		value = row_value(row, 7, &isnull);
 		task->started_at = isnull ? 0 : DatumGetTimestampTz(value);
-		task->context = copy_jsonb(row, 8);
+		task->context = row_jsonb(row, 8, batch_context);
 		task->correlation_id = row_text(row, 9, batch_context);
 		task->traceparent = row_text(row, 10, batch_context);
 		value = row_value(row, 11, &isnull);
 		if (!isnull)
 			task->bypass_steps = DatumGetArrayTypePCopy(value);
-		task->error = copy_jsonb(row, 12);
+		task->error = row_jsonb(row, 12, batch_context);
 	}
 	if (step_no == 0)
 	{
@@ -262,28 +255,18 @@ take_row(Run *run, uint64 row)
 	{
 		task->steps[step_no - 1].mine = true;
 		task->steps[step_no - 1].tries = tries;
-		if (tries > 0)
-			run->alone = true;
 	}
 }
 
-/*
- * Takes the claimed rows in; SPI_tuptable is kept aside, since reading a plan
- * uses SPI, too.
- */
 static void
 take_rows(Run *run, uint64 rows)
 {
-	SPITupleTable *table = SPI_tuptable;
 	MemoryContext before = MemoryContextSwitchTo(batch_context);
 
 	for (uint64 row = 0; row < rows; row++)
-	{
-		SPI_tuptable = table;
 		take_row(run, row);
-	}
 	MemoryContextSwitchTo(before);
-	SPI_freetuptable(table);
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /*
@@ -407,6 +390,9 @@ run_step(Run *run, TaskRun *task, int step_no)
 	my_slot->task_id = task->task_id;
 	my_slot->step_no = step_no;
 	my_slot->since = at;
+	/* Before a long run: what else may wait is for somebody else. */
+	if (!handler_is_fast(handler))
+		wake_executors(my_database, 1);
 	graph_step_started(batch, task, step_no, at);
 	handler_run(batch, task, step_no, &outcome);
 	run->ran++;
@@ -460,7 +446,7 @@ may_run_here(Run *run, TaskRun *task, Handler *handler)
 		return false;
 	if (handler_is_fast(handler) && !handler->own_transaction)
 		return true;
-	return run->ran == 0 && run->queued == 0 && (run->from_alone || !has_siblings(run, task));
+	return run->ran == 0 && run->queued == 0 && (run->lane != LANE_BATCH || !has_siblings(run, task));
 }
 
 static bool
@@ -554,6 +540,24 @@ set_lock_timeout(int ms)
 }
 
 /*
+ * Number of tokens to claim.  Of the slow ones one, and more while they turn out
+ * to be fast: a handler that was never timed gets there with all its steps.
+ */
+static int
+claim_limit(int lane)
+{
+	switch (lane)
+	{
+		case LANE_SLOW:
+			return slow_limit;
+		case LANE_ALONE:
+			return 1;
+		default:
+			return tasker_batch_size;
+	}
+}
+
+/*
  * A batch from the lane.  Returns the number of tokens claimed.
  */
 static int
@@ -577,7 +581,7 @@ run_batch(int lane)
 	}
 
 	values[0] = Int32GetDatum(lane);
-	values[1] = Int64GetDatum(careful || lane == LANE_ALONE ? 1 : tasker_batch_size);
+	values[1] = Int64GetDatum(careful ? 1 : claim_limit(lane));
 	rows = statement_run(&claim, values, NULL);
 	if (rows == 0)
 	{
@@ -585,16 +589,16 @@ run_batch(int lane)
 		return 0;
 	}
 	/* Whoever commits work from now on wakes somebody else. */
-	pg_atomic_write_u32(&my_slot->idle, 0);
+	worker_busy();
 
 	run.claimed = failed_claims = rows;
-	run.alone = careful;
-	run.from_alone = lane == LANE_ALONE;
+	run.lane = lane;
+	run.alone = careful || lane == LANE_ALONE;
 	run.batch = batch_create(batch_context);
 	run.batch->takes_itself = 1;
 	run.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), tasker_batch_budget);
 	take_rows(&run, rows);
-	set_lock_timeout(run.alone || lane == LANE_ALONE ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
+	set_lock_timeout(run.alone ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
 	find_ready(&run);
 	run_ready(&run);
 
@@ -617,6 +621,8 @@ run_batch(int lane)
 	LockReleaseSession(USER_LOCKMETHOD);
 	if (careful)
 		alone_left--;
+	else if (lane == LANE_SLOW)
+		slow_limit = run.closed ? 1 : Min(slow_limit * 2, tasker_batch_size);
 	return run.claimed;
 }
 
@@ -724,7 +730,7 @@ guarded_batch(int lane)
 	{
 		/* Could not even claim: no step's fault. */
 		worker_sleep(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000),
-					 "waits after an error");
+					 "a second after an error");
 		return 0;
 	}
 	if (!failed_alone || failed_task == 0)
@@ -779,11 +785,12 @@ lower_next_due(TimestampTz due)
 static void
 fire(void)
 {
+	static bool unknown = true; /* nobody has read it since the start, or since a stop */
 	MemoryContext caller = CurrentMemoryContext;
 	TimestampTz now = tasker_now();
 	volatile TimestampTz due = PG_INT64_MAX;
 
-	if ((TimestampTz) pg_atomic_read_u64(&my_database->next_due) > now)
+	if (!unknown && (TimestampTz) pg_atomic_read_u64(&my_database->next_due) > now)
 		return;
 	pg_atomic_write_u64(&my_database->next_due, PG_INT64_MAX);
 	PG_TRY();
@@ -794,7 +801,8 @@ fire(void)
 		bool		isnull;
 
 		worker_begin();
-		if (engine_may_run())
+		unknown = !engine_may_run();
+		if (!unknown)
 		{
 			rows = statement_run(&fire_due, &value, NULL);
 			for (uint64 row = 0; row < rows; row++)
@@ -885,6 +893,24 @@ judge_suspects(void)
 	flight_forget_suspects(executor_number);
 }
 
+/*
+ * Looks for work in the lanes, which take turns so that none starves another.
+ * Returns the number of tokens claimed.
+ */
+static int
+look(void)
+{
+	static int	lane = LANE_BATCH;
+	int			claimed = 0;
+
+	for (int i = LANE_BATCH; i <= LANE_ALONE && claimed == 0; i++)
+	{
+		claimed = guarded_batch(lane);
+		lane = lane == LANE_ALONE ? LANE_BATCH : lane + 1;
+	}
+	return claimed;
+}
+
 static WorkerSlot *
 executor_slot(TaskerDatabase *database, int number)
 {
@@ -896,7 +922,6 @@ void
 tasker_executor_main(Datum arg)
 {
 	MemoryContext loop;
-	int			first = LANE_BATCH;
 
 	worker_start(arg, executor_slot);
 	handler_init();
@@ -905,32 +930,21 @@ tasker_executor_main(Datum arg)
 	loop = AllocSetContextCreate(TopMemoryContext, "tasker executor", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(loop);
 	judge_suspects();
-	pg_atomic_write_u64(&my_database->next_due, 0);
 
 	for (;;)
 	{
-		int			claimed;
-
 		MemoryContextReset(loop);
 		worker_check();
 		fire();
-		/* The lanes take turns, so that neither starves the other. */
-		claimed = guarded_batch(first);
-		first = first == LANE_BATCH ? LANE_ALONE : LANE_BATCH;
-		if (claimed == 0)
-			claimed = guarded_batch(first);
-		if (claimed > 0)
-		{
-			pg_atomic_write_u32(&my_slot->idle, 0);
+		if (look() > 0)
 			continue;
-		}
 
 		/*
-		 * Nothing found.  Whoever commits work from now on may wake us, and
-		 * what was committed before is found by one more look.
+		 * Nothing found.  Whoever commits work from now on wakes us, and what
+		 * was committed before is found by one more look.
 		 */
-		if (pg_atomic_exchange_u32(&my_slot->idle, 1) == 0)
-			continue;
-		worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "waits for work");
+		worker_idle();
+		if (look() == 0)
+			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "work");
 	}
 }

@@ -43,7 +43,7 @@ static bool stale = false;
 typedef struct PlanEntry
 {
 	int32		plan_id;
-	TaskPlan	   *plan;
+	TaskPlan   *plan;
 } PlanEntry;
 
 typedef struct HandlerEntry
@@ -255,7 +255,7 @@ static TaskPlan *
 plan_read(int32 plan_id)
 {
 	Datum		id = Int32GetDatum(plan_id);
-	TaskPlan	   *plan;
+	TaskPlan   *plan;
 	bool		isnull;
 	Datum		value;
 	uint64		rows;
@@ -301,7 +301,7 @@ plan_get(int32 plan_id)
 	if (entry == NULL)
 	{
 		/* Read first: an error must not leave an entry without a plan. */
-		TaskPlan	   *plan = plan_read(plan_id);
+		TaskPlan   *plan = plan_read(plan_id);
 
 		entry = hash_search(plans, &plan_id, HASH_ENTER, NULL);
 		entry->plan = plan;
@@ -404,8 +404,10 @@ handler_lane(const Handler *handler)
 		case HANDLER_API:
 			return LANE_API;
 		case HANDLER_SQL:
-			if (handler->own_transaction || !handler_is_fast(handler))
+			if (handler->own_transaction)
 				return LANE_ALONE;
+			if (!handler_is_fast(handler))
+				return LANE_SLOW;
 			break;
 		case HANDLER_MISSING:
 			break;
@@ -421,16 +423,24 @@ handler_average_us(const Handler *handler)
 }
 
 /*
- * Takes a run time into the moving average.  Two executors that do so at the
- * same time lose one of the two, which an average bears.
+ * Takes a run time into the moving average.  It goes down fast, for a first run
+ * reads and compiles what later ones find at hand, and up slowly, for on a busy
+ * machine a run may be long through no doing of its own.  Two executors that do
+ * so at the same time lose one of the two, which an average bears.
  */
 void
 handler_timed(Handler *handler, uint64 us)
 {
 	uint32		before = handler_average_us(handler);
-	uint32		now = (uint32) Min(us, PG_UINT32_MAX / 2);
-	uint32		average = before == 0 ? now : (uint32) (((uint64) before * 7 + now) / 8);
+	uint32		now = (uint32) Min(us, PG_UINT32_MAX / 16);
+	uint32		average;
 
+	if (before == 0)
+		average = now;
+	else if (now < before)
+		average = (before + now) / 2;
+	else
+		average = before + (Min(now, before * 4) - before) / 8;
 	average = Max(average, 1);
 	if (handler->timing == NULL)
 		handler->average_us = average;

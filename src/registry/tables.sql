@@ -30,3 +30,10 @@ COMMENT ON COLUMN tasker.handler.registered_at IS 'When it was registered, or la
 
 SELECT pg_catalog.pg_extension_config_dump('tasker.handler_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('tasker.handler', '');
+
+CREATE FUNCTION tasker._definitions_changed()
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_definitions_changed';
+COMMENT ON FUNCTION tasker._definitions_changed() IS
+'Has every backend look the handlers up anew once this transaction has committed. Private.';

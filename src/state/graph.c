@@ -141,7 +141,7 @@ count_step(TaskRun *task, int step_no, int sign)
 void
 graph_count(TaskRun *task)
 {
-	TaskPlan	   *plan = task->plan;
+	TaskPlan   *plan = task->plan;
 
 	for (int step_no = 1; step_no <= plan->step_count; step_no++)
 	{
@@ -345,8 +345,11 @@ graph_step_failed(Batch *batch, TaskRun *task, int step_no, Jsonb *error, const 
 		step->finished_at = at;
 		step->next_attempt_at = 0;
 		move_step(batch, task, step_no, STEP_ERROR, at, metadata);
-		if (task->first_failed == 0)
-			task->first_failed = step_no;
+		if (task->error == NULL)
+		{
+			task->error = error;
+			task->changed = true;
+		}
 	}
 }
 
@@ -389,8 +392,6 @@ graph_finish(Batch *batch, TaskRun *task, TimestampTz at)
 	{
 		for (int i = 0; i < task->plan->step_count; i++)
 			task->steps[i].queued = false;
-		if (task->first_failed > 0)
-			task->error = step_run(task, task->first_failed)->error;
 		move_task(batch, task, TASK_ERROR, at, NULL);
 	}
 	else

@@ -30,22 +30,6 @@ static Statement read_results = {
 	.arg_types = {INT8ARRAYOID, INT2ARRAYOID},
 };
 
-static Jsonb *
-row_jsonb(uint64 row, int column, MemoryContext context)
-{
-	bool		isnull;
-	Datum		value = row_value(row, column, &isnull);
-	MemoryContext before;
-	Jsonb	   *copy;
-
-	if (isnull)
-		return NULL;
-	before = MemoryContextSwitchTo(context);
-	copy = (Jsonb *) PG_DETOAST_DATUM_COPY(value);
-	MemoryContextSwitchTo(before);
-	return copy;
-}
-
 static TimestampTz
 row_time(uint64 row, int column)
 {
@@ -127,7 +111,7 @@ load_step_states(Batch *batch, List *tasks)
 static void
 mark_wanted(TaskRun *task, bool *may_run, bool *wanted)
 {
-	TaskPlan	   *plan = task->plan;
+	TaskPlan   *plan = task->plan;
 
 	/* Steps stand in no order of levels, so go over them until nothing is new. */
 	for (bool grew = true; grew;)

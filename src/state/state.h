@@ -90,7 +90,7 @@ typedef struct StepRun
 typedef struct TaskRun
 {
 	int64		task_id;
-	TaskPlan	   *plan;
+	TaskPlan   *plan;
 	int8		state;
 	int8		loaded_state;	/* as it stands in the table */
 	bool		changed;
@@ -102,7 +102,7 @@ typedef struct TaskRun
 	TimestampTz started_at;
 	TimestampTz finished_at;
 	Jsonb	   *context;
-	Jsonb	   *error;
+	Jsonb	   *error;			/* of the step that failed first for good */
 	char	   *reason;			/* new reason; NULL: leave it */
 	char	   *correlation_id;
 	char	   *traceparent;
@@ -112,7 +112,6 @@ typedef struct TaskRun
 	int			open;			/* steps that have not ended */
 	int			errors;			/* steps in error */
 	int			unsatisfied;	/* steps that do not satisfy dependants */
-	int			first_failed;	/* step whose error the task shows; 0: none */
 } TaskRun;
 
 /* A row for the log, in the order of what happened. */

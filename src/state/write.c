@@ -21,7 +21,7 @@
 #include "tasker.h"
 
 static Statement lock_tasks = {
-	.sql = "SELECT t.task_id, t.state "
+	.sql = "SELECT t.task_id, t.state, t.error "
 	"FROM unnest($1) AS w (task_id) "
 	"JOIN tasker.task AS t ON t.task_id = w.task_id "
 	"ORDER BY t.task_id "
@@ -190,7 +190,7 @@ is_bypassed(TaskRun *task, int step_no)
 static void
 queue_what_became_ready(Batch *batch, TaskRun *task, TimestampTz now)
 {
-	TaskPlan	   *plan = task->plan;
+	TaskPlan   *plan = task->plan;
 
 	/* A bypassed step is skipped when it is reached, which may reach others. */
 	for (bool again = true; again;)
@@ -250,9 +250,14 @@ merge_shared(Batch *batch, TimestampTz now)
 	{
 		bool		isnull;
 		TaskRun    *task = batch_find_task(batch, DatumGetInt64(row_value(row, 1, &isnull)));
+		Jsonb	   *error;
 
-		if (!task->changed)
+		if (task->state == task->loaded_state)
 			task->state = task->loaded_state = DatumGetInt16(row_value(row, 2, &isnull));
+		/* The error that came first stays the task's. */
+		error = row_jsonb(row, 3, batch->context);
+		if (error != NULL)
+			task->error = error;
 	}
 	SPI_freetuptable(SPI_tuptable);
 

@@ -1,0 +1,176 @@
+-- Handlers: what may be registered, by whom, and as whom it will run.
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS tasker;
+\set SHOW_CONTEXT never
+
+CREATE ROLE regress_tasker_alice;
+CREATE ROLE regress_tasker_bob;
+CREATE ROLE regress_tasker_super SUPERUSER;
+GRANT USAGE ON SCHEMA tasker TO regress_tasker_alice, regress_tasker_bob;
+GRANT SELECT ON tasker.handlers TO regress_tasker_alice, regress_tasker_bob;
+GRANT EXECUTE ON FUNCTION
+    tasker.register_handler(text, regproc, text, text, boolean, text),
+    tasker.register_external_handler(text, text, text, boolean),
+    tasker.unregister_handler(text, text, text),
+    tasker.registry_stats()
+TO regress_tasker_alice, regress_tasker_bob;
+CREATE SCHEMA regress_registry;
+GRANT ALL ON SCHEMA regress_registry TO regress_tasker_alice;
+GRANT USAGE ON SCHEMA regress_registry TO regress_tasker_bob;
+
+SET ROLE regress_tasker_alice;
+SET search_path = regress_registry, pg_temp;
+CREATE FUNCTION fetch_cart(step tasker.step_context) RETURNS jsonb
+LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
+CREATE FUNCTION "Odd Name"(tasker.step_context) RETURNS jsonb
+LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
+CREATE FUNCTION takes_text(text) RETURNS jsonb
+LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
+CREATE FUNCTION returns_text(tasker.step_context) RETURNS text
+LANGUAGE sql AS $$ SELECT '' $$;
+CREATE FUNCTION returns_set(tasker.step_context) RETURNS SETOF jsonb
+LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
+CREATE PROCEDURE a_procedure(tasker.step_context)
+LANGUAGE sql AS $$ SELECT 1 $$;
+CREATE FUNCTION pg_temp.temporary(tasker.step_context) RETURNS jsonb
+LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
+CREATE FUNCTION secret(tasker.step_context) RETURNS jsonb
+LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
+REVOKE ALL ON FUNCTION secret(tasker.step_context) FROM PUBLIC;
+
+-- A handler keeps the role and the search_path of its registration.
+SELECT tasker.register_handler('Shop::Fetch', 'fetch_cart');
+SELECT tasker.register_handler('odd', '"Odd Name"', 'shop', '1.0.0-rc.1', transaction => 'own');
+SELECT tasker.register_external_handler('outside', version => '2.0.0');
+SELECT namespace, name, version, kind, function, run_as, transaction
+FROM tasker.handlers
+ORDER BY namespace, name;
+
+-- What cannot be a handler.
+SELECT tasker.register_handler('x', 'takes_text');
+\echo :LAST_ERROR_SQLSTATE
+SELECT tasker.register_handler('x', 'returns_text');
+SELECT tasker.register_handler('x', 'returns_set');
+SELECT tasker.register_handler('x', 'a_procedure');
+SELECT tasker.register_handler('x', 'count');
+\set VERBOSITY sqlstate
+SELECT tasker.register_handler('x', 'pg_temp.temporary');
+\set VERBOSITY default
+SELECT tasker.register_handler('x', NULL);
+\echo :LAST_ERROR_SQLSTATE
+SELECT tasker.register_handler(NULL, 'fetch_cart');
+SELECT tasker.register_handler('', 'fetch_cart');
+\echo :LAST_ERROR_SQLSTATE
+SELECT tasker.register_handler(' x', 'fetch_cart');
+SELECT tasker.register_handler(repeat('x', 129), 'fetch_cart');
+SELECT tasker.register_handler('api', 'fetch_cart');
+SELECT tasker.register_handler('x', 'fetch_cart', version => '1.0');
+\echo :LAST_ERROR_SQLSTATE
+SELECT tasker.register_handler('x', 'fetch_cart', transaction => 'sometimes');
+\echo :LAST_ERROR_SQLSTATE
+
+-- A taken name, in both ways, and its replacement.
+SELECT tasker.register_handler('Shop::Fetch', '"Odd Name"');
+\echo :LAST_ERROR_SQLSTATE
+SELECT tasker.register_external_handler('Shop::Fetch');
+SELECT tasker.register_handler('outside', 'fetch_cart', version => '2.0.0');
+SELECT tasker.register_handler('Shop::Fetch', '"Odd Name"', replace => true);
+SELECT tasker.register_handler('Shop::Fetch', 'fetch_cart', version => '3.0.0');
+SELECT name, version, kind, function
+FROM tasker.handlers
+WHERE name = 'Shop::Fetch'
+ORDER BY version NULLS FIRST;
+
+-- Others may neither take it over nor remove it, nor run what they may not call.
+RESET ROLE;
+SET ROLE regress_tasker_bob;
+SELECT tasker.register_handler('Shop::Fetch', 'fetch_cart', replace => true);
+SELECT tasker.unregister_handler('Shop::Fetch');
+\echo :LAST_ERROR_SQLSTATE
+SELECT tasker.register_handler('x', 'secret');
+\echo :LAST_ERROR_SQLSTATE
+SELECT tasker._register_handler('x', 'fetch_cart', 'default', NULL, false, 'shared', 'regress_tasker_alice', '');
+\echo :LAST_ERROR_SQLSTATE
+SELECT tasker.unregister_handler('Shop::Fetsch');
+\echo :LAST_ERROR_SQLSTATE
+SELECT tasker.unregister_handler('odd');
+
+-- The role is the one in force, not the session's: in a function of somebody
+-- else, and in an index expression that a superuser has evaluated.
+RESET ROLE;
+SET search_path = pg_catalog;
+CREATE FUNCTION regress_registry.by_definer() RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, regress_registry
+AS $$
+BEGIN
+    PERFORM tasker.register_handler('by definer', 'regress_registry.fetch_cart', replace => true);
+END;
+$$;
+ALTER FUNCTION regress_registry.by_definer() OWNER TO regress_tasker_alice;
+SELECT regress_registry.by_definer();
+SET ROLE regress_tasker_alice;
+CREATE FUNCTION regress_registry.by_index(i integer) RETURNS integer
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+BEGIN
+    IF current_setting('is_superuser') = 'on' THEN
+        PERFORM tasker.register_handler('by index', 'regress_registry.fetch_cart');
+    END IF;
+    RETURN i;
+END;
+$$;
+CREATE TABLE regress_registry.trap (i integer);
+INSERT INTO regress_registry.trap VALUES (1);
+CREATE INDEX ON regress_registry.trap (regress_registry.by_index(i));
+RESET ROLE;
+REINDEX TABLE regress_registry.trap;
+SELECT name, run_as, search_path
+FROM tasker.handler
+WHERE name LIKE 'by %'
+ORDER BY name;
+
+-- A superuser is warned.
+SET ROLE regress_tasker_super;
+SELECT tasker.register_handler('Shop::Super', 'regress_registry.fetch_cart');
+RESET ROLE;
+
+SELECT tasker.registry_stats() - 'last_registration' AS stats;
+SELECT tasker.registry_stats() ->> 'last_registration'
+       = to_char(max(registered_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS last
+FROM tasker.handlers;
+
+-- Steps that wait for an external handler go back to the executors when it goes.
+BEGIN;
+INSERT INTO tasker.queue (due, task_id, lane, rank, due_lane, step_no)
+SELECT '2000-01-01', 1099511627000 + n, CASE n WHEN 1 THEN h.handler_id ELSE -1 END, 0,
+       CASE n WHEN 2 THEN h.handler_id END, 1
+FROM tasker.handler AS h
+CROSS JOIN generate_series(1, 3) AS n
+WHERE h.name = 'outside';
+SELECT tasker.unregister_handler('outside', version => '2.0.0');
+SELECT lane, due_lane
+FROM tasker.queue
+WHERE task_id BETWEEN 1099511627001 AND 1099511627003
+ORDER BY task_id;
+ROLLBACK;
+
+-- Semantic versions sort as semver.org says; build metadata does not count.
+SELECT string_agg(version, ' < ' ORDER BY tasker._version_order(version) COLLATE "C") AS precedence
+FROM unnest('{1.0.0,1.0.0-rc.1,1.0.0-beta.11,1.0.0-beta.2,1.0.0-beta,1.0.0-alpha.beta,1.0.0-alpha.1,1.0.0-alpha,2.1.1,2.1.0,2.0.0,1.10.0,1.9.0,1.0.0-1,1.0.0-alpha-x,10.0.0,9.999999999999999999999.0}'::text[]) AS version;
+SELECT tasker._version_order('1.0.0+20130313144700') = tasker._version_order('1.0.0+exp.sha.5114f85') AS same;
+SELECT version, tasker._version_order(version) IS NULL AS refused
+FROM unnest('{1,1.0,v1.0.0,01.0.0,1.0.0-01,1.0.0-0a,1.0.0-,1.0.0+,1.0.0-a..b,1.0.0-ä,1.0.0-x+y-z.1}'::text[]) AS version;
+
+-- The nearest name: few changes for its length, the first of equals.
+SELECT name, tasker._nearest(name, '{fetch_cart,fetch_card,validate,x}')
+FROM unnest('{fetch_cat,fetsh_cart,valdate,y,z9,"",validation}'::text[]) AS name;
+
+RESET search_path;
+\set VERBOSITY terse
+SELECT count(tasker.unregister_handler(name, namespace, version)) AS unregistered
+FROM tasker.handlers;
+SELECT tasker.registry_stats() ->> 'total_handlers' AS total_handlers;
+SET client_min_messages = error;
+DROP SCHEMA regress_registry CASCADE;
+DROP OWNED BY regress_tasker_alice, regress_tasker_bob;
+DROP ROLE regress_tasker_alice, regress_tasker_bob, regress_tasker_super;

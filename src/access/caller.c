@@ -1,0 +1,117 @@
+/*
+ * caller.c
+ *	  How a function that writes the engine's tables learns who called it.
+ *
+ * Such a function is SECURITY DEFINER, and inside it current_user and
+ * search_path are the definer's.  The outer user (GetOuterUserId, or
+ * session_user) is no answer: where ANALYZE evaluates an index expression, or
+ * an executor runs a handler, that is a superuser, and whoever wrote the
+ * expression or the handler could act in his name.  So the public function is
+ * the one below: it runs as its caller, whose role and search_path it can still
+ * see, and hands them on to the private function that does the work.  That one
+ * is not executable by anybody, so nobody can hand it another role.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+
+#define MAX_EXTRA_ARGS	2
+
+/* The private function behind a public one; lives as long as the call site. */
+typedef struct Target
+{
+	FmgrInfo	flinfo;
+	int			nargs;
+} Target;
+
+PG_FUNCTION_INFO_V1(tasker_with_caller);
+
+/*
+ * The private function has the public one's name behind an underscore, its
+ * arguments, and after them the caller's role and, if it takes it, his
+ * search_path.
+ */
+static Target *
+find_target(FmgrInfo *flinfo)
+{
+	Target	   *target;
+	HeapTuple	tuple;
+	Form_pg_proc proc;
+	char	   *name;
+	Oid			arg_types[FUNC_MAX_ARGS];
+	Oid			namespace;
+	Oid			function = InvalidOid;
+	int			nargs;
+
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(flinfo->fn_oid));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", flinfo->fn_oid);
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	name = psprintf("_%s", NameStr(proc->proname));
+	namespace = proc->pronamespace;
+	nargs = proc->pronargs;
+	if (nargs + MAX_EXTRA_ARGS > FUNC_MAX_ARGS)
+		elog(ERROR, "function %s has too many arguments", NameStr(proc->proname));
+	memcpy(arg_types, proc->proargtypes.values, nargs * sizeof(Oid));
+	ReleaseSysCache(tuple);
+
+	for (int extra = 1; extra <= MAX_EXTRA_ARGS && !OidIsValid(function); extra++)
+	{
+		oidvector  *vector;
+
+		arg_types[nargs++] = TEXTOID;
+		vector = buildoidvector(arg_types, nargs);
+		function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+								   CStringGetDatum(name),
+								   PointerGetDatum(vector),
+								   ObjectIdGetDatum(namespace));
+	}
+	if (!OidIsValid(function))
+		elog(ERROR, "there is no function %s that takes the caller", name);
+
+	target = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(Target));
+	fmgr_info_cxt(function, &target->flinfo, flinfo->fn_mcxt);
+	target->nargs = nargs;
+	return target;
+}
+
+/* Calls the private function with the caller's role and search_path. */
+Datum
+tasker_with_caller(PG_FUNCTION_ARGS)
+{
+	Target	   *target = fcinfo->flinfo->fn_extra;
+	char	   *role = GetUserNameFromId(GetUserId(), false);
+	int			nargs = PG_NARGS();
+	Datum		result;
+
+	LOCAL_FCINFO(call, FUNC_MAX_ARGS);
+
+	if (target == NULL)
+	{
+		target = find_target(fcinfo->flinfo);
+		fcinfo->flinfo->fn_extra = target;
+	}
+
+	InitFunctionCallInfoData(*call, &target->flinfo, target->nargs,
+							 PG_GET_COLLATION(), NULL, NULL);
+	memcpy(call->args, fcinfo->args, nargs * sizeof(NullableDatum));
+	call->args[nargs].value = CStringGetTextDatum(role);
+	call->args[nargs].isnull = false;
+	if (target->nargs > nargs + 1)
+	{
+		call->args[nargs + 1].value = CStringGetTextDatum(namespace_search_path);
+		call->args[nargs + 1].isnull = false;
+	}
+
+	result = FunctionCallInvoke(call);
+	fcinfo->isnull = call->isnull;
+	return result;
+}

@@ -1,0 +1,37 @@
+-- Who may do what: everybody may read, register and create; what only the
+-- engine itself needs is nobody's.
+
+GRANT USAGE ON SCHEMA tasker TO PUBLIC;
+
+GRANT SELECT ON ALL TABLES IN SCHEMA tasker TO PUBLIC;
+
+DO $$
+DECLARE
+    private record;
+BEGIN
+    FOR private IN
+        SELECT p.oid::regprocedure AS signature
+        FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = 'tasker'::regnamespace
+          AND p.proname LIKE '\_%'
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', private.signature);
+    END LOOP;
+END;
+$$;
+
+-- Views and the functions that read run as whoever calls them.
+GRANT EXECUTE ON FUNCTION
+    tasker._task_state(smallint),
+    tasker._step_state(smallint),
+    tasker._state_code(text, text),
+    tasker._transition_rules(),
+    tasker._failed_at(jsonb, timestamptz),
+    tasker._diagram_colours(),
+    tasker._diagram_line(text, integer),
+    tasker._mermaid_text(text),
+    tasker._dot_text(text),
+    tasker._check_diagram_format(text),
+    tasker._write_diagram(jsonb, text),
+    tasker._diagram_edge(text, text)
+TO PUBLIC;

@@ -1,0 +1,310 @@
+-- Templates and their plans.
+
+CREATE FUNCTION tasker._compile_steps(definition jsonb)
+RETURNS SETOF tasker.plan_step
+LANGUAGE sql STABLE ROWS 5000
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH task AS MATERIALIZED (
+        SELECT definition ->> 'default_dependent_system' AS dependent_system
+    ), step AS MATERIALIZED (
+        SELECT s.step_no, s.name, s.handler_class, s.handler_type, s.step
+        FROM tasker._definition_steps(definition) AS s
+    ), edge AS MATERIALIZED (
+        SELECT d.step_no, p.step_no AS parent_no
+        FROM tasker._definition_dependencies(definition) AS d
+        JOIN step AS p ON p.name = d.dependency
+    ), graph AS MATERIALIZED (
+        SELECT g.*
+        FROM (SELECT coalesce(array_agg(e.step_no), '{}') AS children,
+                     coalesce(array_agg(e.parent_no), '{}') AS parents
+              FROM edge AS e) AS edges
+        CROSS JOIN LATERAL tasker._graph((SELECT count(*)::integer FROM step), edges.children, edges.parents) AS g
+    )
+    SELECT NULL::integer,
+           g.step_no,
+           s.name,
+           coalesce(s.step ->> 'description', s.name),
+           coalesce(s.handler_class, 'api'),
+           s.handler_type,
+           nullif(s.step -> 'handler_config', 'null'),
+           coalesce(s.step ->> 'dependent_system', task.dependent_system),
+           g.parents,
+           g.children,
+           g.level,
+           coalesce((s.step ->> 'default_retryable')::boolean, true),
+           coalesce(s.step -> 'retry' ->> 'limit', s.step ->> 'default_retry_limit', '3')::numeric::smallint,
+           coalesce(tasker._duration(s.step -> 'retry' -> 'base_delay'), interval '1 s'),
+           coalesce(tasker._duration(s.step -> 'retry' -> 'max_delay'), interval '30 s'),
+           coalesce((s.step -> 'retry' ->> 'jitter')::real, 0.1),
+           tasker._duration(s.step -> 'timeout'),
+           coalesce((s.step ->> 'skippable')::boolean, false)
+    FROM step AS s
+    JOIN graph AS g ON g.step_no = s.step_no
+    CROSS JOIN task
+    ORDER BY s.step_no;
+$$;
+COMMENT ON FUNCTION tasker._compile_steps(jsonb) IS
+'Rows of tasker.plan_step, but for the plan''s id, of a merged definition that has no problem. Private.';
+
+CREATE FUNCTION tasker._template_plans(definition jsonb, environment text)
+RETURNS TABLE (environment text, definition jsonb)
+LANGUAGE sql IMMUTABLE ROWS 5
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Where the environment is fixed, no task ever follows another plan.
+    SELECT w.environment, tasker._merge_environment($1, w.environment)
+    FROM (SELECT NULL::text AS environment
+          UNION ALL
+          SELECT e.key
+          FROM tasker._entries($1 -> 'environments') AS e) AS w
+    WHERE $2 IS NULL
+       OR w.environment IS NOT DISTINCT FROM (
+              SELECT e.key
+              FROM tasker._entries($1 -> 'environments') AS e
+              WHERE e.key = $2);
+$$;
+COMMENT ON FUNCTION tasker._template_plans(jsonb, text) IS
+'The plans that a template needs: the merged definition of each environment and of none (NULL), or the one for the environment that is fixed. Private.';
+
+CREATE FUNCTION tasker._compile_plans(template_id integer)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    template tasker.template;
+BEGIN
+    SELECT t.*
+    INTO STRICT template
+    FROM tasker.template AS t
+    WHERE t.template_id = _compile_plans.template_id;
+
+    -- A plan that would come out the same stays, and so does what is cached of it.
+    UPDATE tasker.plan AS p
+    SET retired_at = tasker.clock()
+    WHERE p.template_id = template.template_id
+      AND p.retired_at IS NULL
+      AND NOT EXISTS (
+          SELECT
+          FROM tasker._template_plans(template.definition, template.environment) AS w
+          WHERE w.environment IS NOT DISTINCT FROM p.environment
+            AND w.definition = p.definition);
+
+    WITH made AS (
+        INSERT INTO tasker.plan (template_id, environment, namespace, name, version, step_count,
+                                 schema, timeout, on_failure, priority, definition)
+        SELECT template.template_id, w.environment, template.namespace, template.name, template.version,
+               jsonb_array_length(w.definition -> 'step_templates'),
+               nullif(w.definition -> 'schema', 'null'),
+               tasker._duration(w.definition -> 'timeout'),
+               coalesce(w.definition ->> 'on_failure', 'continue'),
+               coalesce((w.definition ->> 'priority')::numeric::integer, 0),
+               w.definition
+        FROM tasker._template_plans(template.definition, template.environment) AS w
+        WHERE NOT EXISTS (
+            SELECT
+            FROM tasker.plan AS p
+            WHERE p.template_id = template.template_id
+              AND p.environment IS NOT DISTINCT FROM w.environment
+              AND p.retired_at IS NULL)
+        ORDER BY w.environment NULLS FIRST
+        RETURNING plan_id, definition
+    )
+    INSERT INTO tasker.plan_step (plan_id, step_no, name, description, handler_class, handler_type,
+                                  handler_config, dependent_system, parents, children, level, retryable,
+                                  retry_limit, base_delay, max_delay, jitter, timeout, skippable)
+    SELECT made.plan_id, s.step_no, s.name, s.description, s.handler_class, s.handler_type,
+           s.handler_config, s.dependent_system, s.parents, s.children, s.level, s.retryable,
+           s.retry_limit, s.base_delay, s.max_delay, s.jitter, s.timeout, s.skippable
+    FROM made
+    CROSS JOIN LATERAL tasker._compile_steps(made.definition) AS s;
+END;
+$$;
+COMMENT ON FUNCTION tasker._compile_plans(integer) IS
+'Brings the plans of a template in line with its definition: retires those that differ and makes those that are missing. Private.';
+
+CREATE FUNCTION tasker._raise_problems(source text, definition jsonb, environment text)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    most constant integer := 100;
+    problems integer;
+    details text;
+    first_hint text;
+BEGIN
+    SELECT count(*),
+           string_agg(format('line %s, %s%s', p.line, p.path || CASE p.path WHEN '' THEN '' ELSE ': ' END, p.message),
+                      E'\n' ORDER BY p.n) FILTER (WHERE p.n <= most),
+           (array_agg(p.hint ORDER BY p.n) FILTER (WHERE p.hint IS NOT NULL))[1]
+    INTO problems, details, first_hint
+    FROM tasker._located_problems(source, definition, environment)
+         WITH ORDINALITY AS p (path, line, message, hint, n);
+    IF problems = 0 THEN
+        RETURN;
+    END IF;
+    RAISE EXCEPTION USING
+        ERRCODE = 'TK005',
+        MESSAGE = 'invalid definition' || coalesce(' of task "' || left(tasker._string(definition -> 'name'), 128) || '"', '')
+                  || CASE problems WHEN 1 THEN '' ELSE format(': %s problems', problems) END,
+        DETAIL = details || CASE WHEN problems > most THEN format(E'\nand %s more', problems - most) ELSE '' END,
+        HINT = coalesce(first_hint, 'tasker.validate_task() gives them as rows.');
+END;
+$$;
+COMMENT ON FUNCTION tasker._raise_problems(text, jsonb, text) IS
+'Raises TK005 with all problems of a definition in the detail, each with its line; nothing where there is none. Private.';
+
+CREATE FUNCTION tasker._raise_warnings(source text, definition jsonb)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    warning record;
+BEGIN
+    FOR warning IN
+        WITH found AS MATERIALIZED (
+            SELECT w.path, w.message, w.hint, row_number() OVER (ORDER BY w.path) AS n
+            FROM tasker._definition_warnings(definition) AS w
+            ORDER BY w.path
+            LIMIT 100
+        )
+        SELECT tasker._path_text(f.path) AS place, l.line, f.message, f.hint
+        FROM found AS f
+        JOIN tasker._locate(source, ARRAY(SELECT to_jsonb(f2.path)::text FROM found AS f2 ORDER BY f2.n)) AS l
+            ON l.n = f.n
+        ORDER BY l.line, l."column", f.n
+    LOOP
+        RAISE WARNING USING
+            MESSAGE = format('line %s, %s: %s', warning.line, warning.place, warning.message),
+            HINT = coalesce(warning.hint, 'doc/definition.md lists every key.');
+    END LOOP;
+END;
+$$;
+COMMENT ON FUNCTION tasker._raise_warnings(text, jsonb) IS
+'Raises a warning for whatever a definition says without effect, at most 100. Private.';
+
+-- Without JIT, for the same reason as validate_task().
+CREATE FUNCTION tasker._register_task(definition text, environment text, replace boolean, caller text)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+DECLARE
+    fixed_environment constant text := nullif(environment, '');
+    new_template tasker.template;
+    old_template tasker.template;
+BEGIN
+    IF definition IS NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'definition must not be NULL',
+            DETAIL = 'The argument definition is NULL.',
+            HINT = 'Pass the text of a YAML or JSON file.';
+    END IF;
+    IF tasker._name_problem(fixed_environment) IS NOT NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'TK005',
+            MESSAGE = 'name of the environment ' || tasker._name_problem(fixed_environment),
+            DETAIL = format('The environment is "%s".', left(fixed_environment, 200)),
+            HINT = 'A name has 1 to 128 printable characters.';
+    END IF;
+
+    new_template.source := definition;
+    new_template.definition := tasker.yaml_to_jsonb(definition);
+    new_template.environment := fixed_environment;
+    new_template.namespace := coalesce(tasker._string(new_template.definition -> 'namespace_name'), 'default');
+    new_template.name := tasker._string(new_template.definition -> 'name');
+    new_template.version := coalesce(tasker._string(new_template.definition -> 'version'), '0.1.0');
+    new_template.version_order := tasker._version_order(new_template.version);
+    new_template.description := tasker._string(new_template.definition -> 'description');
+
+    -- The same once more is no change, whatever became of its handlers.
+    SELECT t.*
+    INTO old_template
+    FROM tasker.template AS t
+    WHERE t.namespace = new_template.namespace
+      AND t.name = new_template.name
+      AND t.version = new_template.version;
+    IF FOUND
+       AND old_template.source = new_template.source
+       AND old_template.environment IS NOT DISTINCT FROM new_template.environment THEN
+        RETURN old_template.template_id;
+    END IF;
+
+    PERFORM tasker._raise_problems(
+        definition, new_template.definition,
+        coalesce(fixed_environment, current_setting('tasker.environment', true)));
+
+    LOOP
+        SELECT t.*
+        INTO old_template
+        FROM tasker.template AS t
+        WHERE t.namespace = new_template.namespace
+          AND t.name = new_template.name
+          AND t.version = new_template.version
+        FOR UPDATE;
+        IF NOT FOUND THEN
+            -- Waits for a session that registers the same name at this moment,
+            -- and has then to look at what that one did.
+            INSERT INTO tasker.template (namespace, name, version, version_order, description, environment,
+                                         source, definition, registered_by)
+            VALUES (new_template.namespace, new_template.name, new_template.version, new_template.version_order,
+                    new_template.description, new_template.environment, new_template.source,
+                    new_template.definition, caller)
+            ON CONFLICT (namespace, name, version) DO NOTHING
+            RETURNING template_id INTO new_template.template_id;
+            EXIT WHEN FOUND;
+            CONTINUE;
+        END IF;
+
+        IF old_template.source = new_template.source
+           AND old_template.environment IS NOT DISTINCT FROM new_template.environment THEN
+            RETURN old_template.template_id;
+        END IF;
+        IF replace IS NOT TRUE THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'TK008',
+                MESSAGE = format('task "%s" of namespace "%s", version "%s" is already registered',
+                                 old_template.name, old_template.namespace, old_template.version),
+                DETAIL = format('Role "%s" registered it %s.', old_template.registered_by,
+                    CASE
+                        WHEN old_template.source <> new_template.source THEN 'with another text'
+                        WHEN old_template.environment IS NULL THEN 'without an environment of its own'
+                        ELSE format('for environment "%s"', old_template.environment)
+                    END),
+                HINT = 'Give the definition another version, or pass replace => true: tasks created from then on follow the new one.';
+        END IF;
+        UPDATE tasker.template AS t
+        SET description = new_template.description,
+            environment = new_template.environment,
+            source = new_template.source,
+            definition = new_template.definition,
+            registered_by = caller,
+            registered_at = tasker.clock()
+        WHERE t.template_id = old_template.template_id;
+        new_template.template_id := old_template.template_id;
+        EXIT;
+    END LOOP;
+
+    PERFORM tasker._compile_plans(new_template.template_id);
+    PERFORM tasker._raise_warnings(definition, new_template.definition);
+    RETURN new_template.template_id;
+END;
+$$;
+REVOKE ALL ON FUNCTION tasker._register_task(text, text, boolean, text) FROM PUBLIC;
+COMMENT ON FUNCTION tasker._register_task(text, text, boolean, text) IS
+'What tasker.register_task() does, for the role of its caller. Private.';
+
+CREATE FUNCTION tasker.register_task(
+    definition text,
+    environment text DEFAULT NULL,
+    replace boolean DEFAULT false)
+RETURNS bigint
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
+COMMENT ON FUNCTION tasker.register_task(text, text, boolean) IS
+'Registers a task definition in YAML or JSON and returns the id of its template. environment: the block of its environments that its tasks follow; NULL leaves that to the setting tasker.environment when a task is created. The same text with the same environment again returns the same id and changes nothing. replace: take the place of another text or environment under the same namespace, name and version; tasks that exist keep theirs. Warns of unknown keys. Raises TK005 (every problem in the detail, with its line), TK008 (namespace, name and version are taken), 22004 (definition is NULL). Source: design, contract; reference 5.';

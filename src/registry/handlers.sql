@@ -1,0 +1,499 @@
+-- Handlers: who may run a step.  The public functions are C only because they
+-- must see who called them (access/caller.c); what they do stands here.
+
+CREATE FUNCTION tasker._nearest(name text, candidates text[])
+RETURNS text
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'tasker_nearest';
+COMMENT ON FUNCTION tasker._nearest(text, text[]) IS
+'The candidate that differs from the name by the fewest characters, or NULL where none is near: at most 4 characters, and at most every second. Private.';
+
+CREATE FUNCTION tasker._did_you_mean(name text, candidates text[])
+RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'Did you mean "' || tasker._nearest(name, candidates) || '"?';
+$$;
+COMMENT ON FUNCTION tasker._did_you_mean(text, text[]) IS
+'A hint with the nearest candidate; NULL where none is near. Private.';
+
+CREATE FUNCTION tasker._version_order(version text)
+RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A number sorts by its length, then its digits.  A release ends in ~, which
+    -- sorts behind the - that begins a pre-release; in a pre-release numbers
+    -- begin with 0, words with 1, and ! ends a word below any character of one.
+    SELECT string_agg(lpad(length(number)::text, 3, '0') || number, '' ORDER BY n)
+           || CASE WHEN max(parts[5]) IS NULL THEN '~' ELSE '-' || max(pre.encoded) END
+    FROM regexp_match(
+             version COLLATE "C",
+             '^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)'
+             '(-((?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)'
+             '(?:\.(?:0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*))?'
+             '(?:\+[0-9a-zA-Z-]+(?:\.[0-9a-zA-Z-]+)*)?$') AS m (parts)
+    CROSS JOIN LATERAL unnest(parts[1:3]) WITH ORDINALITY AS core (number, n)
+    CROSS JOIN LATERAL (
+        SELECT string_agg(
+                   CASE WHEN id ~ '^[0-9]+$' THEN '0' || lpad(length(id)::text, 3, '0') || id
+                        ELSE '1' || id || '!' END,
+                   '' ORDER BY i) AS encoded
+        FROM unnest(string_to_array(parts[5], '.')) WITH ORDINALITY AS ids (id, i)
+    ) AS pre
+    WHERE length(version) <= 128;
+$$;
+COMMENT ON FUNCTION tasker._version_order(text) IS
+'Text that sorts under COLLATE "C" as semantic versions do (semver 2.0.0, precedence; build metadata does not count); NULL for what is no semantic version or is longer than 128 characters. Private.';
+
+CREATE FUNCTION tasker._name_problem(name text)
+RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN name = '' THEN 'is empty'
+        WHEN length(name) > 128 THEN 'is longer than 128 characters'
+        WHEN name COLLATE "C" ~ '^\s|\s$' THEN 'begins or ends with white space'
+        WHEN name COLLATE "C" ~ '[\x01-\x1f\x7f]' THEN 'has a control character in it'
+    END;
+$$;
+COMMENT ON FUNCTION tasker._name_problem(text) IS
+'What is wrong with a name of a task, step, namespace, environment or handler, as the end of a sentence; NULL: nothing. Private.';
+
+CREATE FUNCTION tasker._handler_title(name text, namespace text, version text)
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('handler "%s" of namespace "%s" for %s', name, namespace,
+                  coalesce('version "' || version || '"', 'every version'));
+$$;
+COMMENT ON FUNCTION tasker._handler_title(text, text, text) IS
+'A handler as messages name it. Private.';
+
+CREATE FUNCTION tasker._check_handler_name(name text, namespace text, version text)
+RETURNS void
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF name IS NULL OR namespace IS NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'name and namespace of a handler must not be NULL',
+            DETAIL = format('The call names handler %s of namespace %s.',
+                            coalesce(quote_literal(name), 'NULL'),
+                            coalesce(quote_literal(namespace), 'NULL')),
+            HINT = 'Leave namespace out for the namespace default.';
+    END IF;
+    IF tasker._name_problem(name) IS NOT NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'TK005',
+            MESSAGE = 'name of the handler ' || tasker._name_problem(name),
+            DETAIL = format('The name is "%s".', left(name, 200)),
+            HINT = 'A name has 1 to 128 printable characters.';
+    END IF;
+    IF tasker._name_problem(namespace) IS NOT NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'TK005',
+            MESSAGE = 'namespace of the handler ' || tasker._name_problem(namespace),
+            DETAIL = format('The namespace is "%s".', left(namespace, 200)),
+            HINT = 'A namespace has 1 to 128 printable characters.';
+    END IF;
+    IF name = 'api' THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'TK005',
+            MESSAGE = 'the handler name "api" is reserved',
+            DETAIL = 'Under that name tasker-agent claims the steps whose handler_config.type is api.',
+            HINT = 'Choose another name.';
+    END IF;
+    IF version IS NOT NULL AND tasker._version_order(version) IS NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'TK005',
+            MESSAGE = format('"%s" is not a semantic version', left(version, 200)),
+            DETAIL = format('It is the version of handler "%s".', name),
+            HINT = 'Write three numbers, such as 1.0.0, or leave the version out to serve every version.';
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION tasker._check_handler_name(text, text, text) IS
+'Raises 22004 or TK005 where a handler cannot be registered under that name, namespace and version. Private.';
+
+CREATE FUNCTION tasker._check_handler_function(handler regproc, caller text)
+RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    step_context constant oid := to_regtype('tasker.step_context');
+    proc record;
+    is_a text;
+BEGIN
+    IF handler IS NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'function of a handler must not be NULL',
+            DETAIL = 'The argument handler is NULL.',
+            HINT = 'A handler without a function is registered by tasker.register_external_handler().';
+    END IF;
+    SELECT p.oid::regprocedure::text AS signature, p.prokind, p.proretset, p.prorettype,
+           p.proargtypes::oid[] AS arguments, p.provariadic,
+           format_type(p.prorettype, NULL) AS result,
+           p.pronamespace, n.nspname, format('%I.%I', n.nspname, p.proname) AS qualified
+    INTO proc
+    FROM pg_proc AS p
+    JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE p.oid = handler;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'undefined_function',
+            MESSAGE = format('there is no function with OID %s', handler::oid),
+            DETAIL = 'The argument handler names no function of this database.',
+            HINT = 'Give the function''s name, such as ''my_schema.my_handler''.';
+    END IF;
+    is_a := CASE
+        WHEN proc.prokind = 'p' THEN 'a procedure'
+        WHEN proc.prokind = 'a' THEN 'an aggregate'
+        WHEN proc.prokind = 'w' THEN 'a window function'
+    END;
+    IF is_a IS NOT NULL
+       OR proc.proretset
+       OR proc.prorettype <> 'jsonb'::regtype
+       OR proc.provariadic <> 0
+       OR array_length(proc.arguments, 1) IS DISTINCT FROM 1
+       OR proc.arguments[array_lower(proc.arguments, 1)] IS DISTINCT FROM step_context THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'invalid_function_definition',
+            MESSAGE = format('%s cannot be a handler', proc.signature),
+            DETAIL = format('It is %s; a handler is a function that takes one tasker.step_context and returns jsonb.',
+                CASE WHEN is_a IS NOT NULL THEN is_a
+                     ELSE format('a function that takes %s and returns %s%s',
+                                 coalesce((SELECT string_agg(format_type(a.type, NULL), ', ' ORDER BY a.n)
+                                           FROM unnest(proc.arguments) WITH ORDINALITY AS a (type, n)), 'nothing'),
+                                 CASE WHEN proc.proretset THEN 'a set of ' ELSE '' END,
+                                 proc.result) END),
+            HINT = format('CREATE FUNCTION %s(step tasker.step_context) RETURNS jsonb LANGUAGE plpgsql AS $f$ BEGIN RETURN ''{}''; END $f$;',
+                          proc.qualified);
+    END IF;
+    IF pg_is_other_temp_schema(proc.pronamespace) OR proc.pronamespace = pg_my_temp_schema() THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'invalid_function_definition',
+            MESSAGE = format('%s cannot be a handler', proc.signature),
+            DETAIL = 'It is temporary, and no other session can call it.',
+            HINT = 'Create it in a schema that stays.';
+    END IF;
+    IF NOT has_function_privilege(caller, handler::oid, 'EXECUTE')
+       OR NOT has_schema_privilege(caller, proc.pronamespace, 'USAGE') THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'insufficient_privilege',
+            MESSAGE = format('role "%s" may not execute %s', caller, proc.signature),
+            DETAIL = 'A handler runs as the role that registers it.',
+            HINT = format('GRANT USAGE ON SCHEMA %I TO %I; GRANT EXECUTE ON FUNCTION %s TO %I;',
+                          proc.nspname, caller, proc.signature, caller);
+    END IF;
+    RETURN proc.qualified;
+END;
+$$;
+COMMENT ON FUNCTION tasker._check_handler_function(regproc, text) IS
+'Qualified and quoted name of the function, or 22004, 42883, 42P13 or 42501 where it cannot be a handler that the caller''s role runs. Private.';
+
+CREATE FUNCTION tasker._check_handler_owner(handler tasker.handler, caller text)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- A role that is gone owns nothing any more.
+    IF to_regrole(quote_ident(handler.run_as)) IS NOT NULL
+       AND NOT pg_has_role(caller, handler.run_as::name, 'MEMBER') THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'TK009',
+            MESSAGE = tasker._handler_title(handler.name, handler.namespace, handler.version)
+                      || ' was registered by another role',
+            DETAIL = format('Role "%s" registered it, and role "%s" is no member of that.',
+                            handler.run_as, caller),
+            HINT = format('SET ROLE %I, or ask a member of it.', handler.run_as);
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION tasker._check_handler_owner(tasker.handler, text) IS
+'Raises TK009 unless the caller''s role is a member of the role that registered the handler. Private.';
+
+CREATE FUNCTION tasker._requeue_handler(handler_id integer)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    moved bigint;
+BEGIN
+    -- What waits in the handler's own lane would wait there for ever; an
+    -- executor looks the handler up anew and puts it where it belongs.
+    UPDATE tasker.queue AS q
+    SET lane = 1
+    WHERE q.lane = _requeue_handler.handler_id;
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    UPDATE tasker.queue AS q
+    SET due_lane = 1
+    WHERE q.lane = -1
+      AND q.due_lane = _requeue_handler.handler_id;
+    IF moved > 0 THEN
+        PERFORM tasker._wake(least(moved, 1000)::integer);
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION tasker._requeue_handler(integer) IS
+'Gives the steps that wait for an external handler back to the executors, because the handler is gone or became another kind. Private.';
+
+CREATE FUNCTION tasker._store_handler(new_handler tasker.handler, replace boolean)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    old_handler tasker.handler;
+BEGIN
+    LOOP
+        SELECT h.*
+        INTO old_handler
+        FROM tasker.handler AS h
+        WHERE h.namespace = new_handler.namespace
+          AND h.name = new_handler.name
+          AND h.version IS NOT DISTINCT FROM new_handler.version
+        FOR UPDATE;
+        IF NOT FOUND THEN
+            -- Waits for a session that registers the same name at this moment,
+            -- and has then to look at what that one did.
+            INSERT INTO tasker.handler (namespace, name, version, kind, function, run_as, search_path, transaction)
+            VALUES (new_handler.namespace, new_handler.name, new_handler.version, new_handler.kind,
+                    new_handler.function, new_handler.run_as, new_handler.search_path, new_handler.transaction)
+            ON CONFLICT (namespace, name, version) DO NOTHING;
+            EXIT WHEN FOUND;
+            CONTINUE;
+        END IF;
+
+        IF replace IS NOT TRUE THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'TK008',
+                MESSAGE = tasker._handler_title(old_handler.name, old_handler.namespace, old_handler.version)
+                          || ' is already registered',
+                DETAIL = CASE old_handler.kind
+                    WHEN 'sql' THEN format('It is the function %s, registered by role "%s".', old_handler.function, old_handler.run_as)
+                    ELSE format('It is an external handler, registered by role "%s".', old_handler.run_as)
+                    END,
+                HINT = 'Pass replace => true to put this one in its place.';
+        END IF;
+        PERFORM tasker._check_handler_owner(old_handler, new_handler.run_as);
+
+        UPDATE tasker.handler AS h
+        SET kind = new_handler.kind,
+            function = new_handler.function,
+            run_as = new_handler.run_as,
+            search_path = new_handler.search_path,
+            transaction = new_handler.transaction,
+            registered_at = tasker.clock()
+        WHERE h.handler_id = old_handler.handler_id;
+        IF old_handler.kind = 'external' AND new_handler.kind <> 'external' THEN
+            PERFORM tasker._requeue_handler(old_handler.handler_id);
+        END IF;
+        EXIT;
+    END LOOP;
+    PERFORM tasker._definitions_changed();
+END;
+$$;
+COMMENT ON FUNCTION tasker._store_handler(tasker.handler, boolean) IS
+'Stores a handler that was checked, or raises TK008 or TK009 where the name is taken. Private.';
+
+CREATE FUNCTION tasker._register_handler(
+    name text,
+    handler regproc,
+    namespace text,
+    version text,
+    replace boolean,
+    transaction text,
+    caller text,
+    search_path text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    new_handler tasker.handler;
+BEGIN
+    PERFORM tasker._check_handler_name(name, namespace, version);
+    IF transaction IS NULL OR transaction NOT IN ('shared', 'own') THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('transaction of handler "%s" must be shared or own', name),
+            DETAIL = format('It is %s.', coalesce(quote_literal(transaction), 'NULL')),
+            HINT = 'own gives each run a transaction of its own, for handlers that take long.';
+    END IF;
+    new_handler.namespace := namespace;
+    new_handler.name := name;
+    new_handler.version := version;
+    new_handler.kind := 'sql';
+    new_handler.function := tasker._check_handler_function(handler, caller);
+    new_handler.run_as := caller;
+    new_handler.search_path := search_path;
+    new_handler.transaction := transaction;
+    PERFORM tasker._store_handler(new_handler, replace);
+    IF (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = caller) THEN
+        RAISE WARNING USING
+            MESSAGE = format('handler "%s" will run as superuser "%s"', name, caller),
+            DETAIL = 'Whoever may create tasks makes it run.',
+            HINT = 'Register it as a role that has only the rights it needs.';
+    END IF;
+END;
+$$;
+REVOKE ALL ON FUNCTION tasker._register_handler(text, regproc, text, text, boolean, text, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION tasker._register_handler(text, regproc, text, text, boolean, text, text, text) IS
+'What tasker.register_handler() does, for the role and search_path of its caller. Private.';
+
+CREATE FUNCTION tasker.register_handler(
+    name text,
+    handler regproc,
+    namespace text DEFAULT 'default',
+    version text DEFAULT NULL,
+    replace boolean DEFAULT false,
+    transaction text DEFAULT 'shared')
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
+COMMENT ON FUNCTION tasker.register_handler(text, regproc, text, text, boolean, text) IS
+'Registers a function f(tasker.step_context) RETURNS jsonb as the handler that definitions call by this name. It runs as the current role with the current search_path. namespace: whose tasks it serves; default serves all. version: task version it serves, NULL for every one. replace: take the place of one that is registered; its registrar must be a role that the current one is a member of. transaction: shared (in a batch with others) or own (each run a transaction of its own, for long ones). Warns where it will run as a superuser. Raises TK005 (name or version), 22004 (a NULL), 22023 (transaction), 42883 (no such function), 42P13 (its signature), 42501 (it may not be executed), TK008 (name taken), TK009 (another role''s). Source: design, contract; reference 6.1.';
+
+CREATE FUNCTION tasker._register_external_handler(
+    name text,
+    namespace text,
+    version text,
+    replace boolean,
+    caller text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    new_handler tasker.handler;
+BEGIN
+    PERFORM tasker._check_handler_name(name, namespace, version);
+    new_handler.namespace := namespace;
+    new_handler.name := name;
+    new_handler.version := version;
+    new_handler.kind := 'external';
+    new_handler.run_as := caller;
+    new_handler.transaction := 'shared';
+    PERFORM tasker._store_handler(new_handler, replace);
+END;
+$$;
+REVOKE ALL ON FUNCTION tasker._register_external_handler(text, text, text, boolean, text) FROM PUBLIC;
+COMMENT ON FUNCTION tasker._register_external_handler(text, text, text, boolean, text) IS
+'What tasker.register_external_handler() does, for the role of its caller. Private.';
+
+CREATE FUNCTION tasker.register_external_handler(
+    name text,
+    namespace text DEFAULT 'default',
+    version text DEFAULT NULL,
+    replace boolean DEFAULT false)
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
+COMMENT ON FUNCTION tasker.register_external_handler(text, text, text, boolean) IS
+'Registers a name whose steps wait for workers outside, who take them with tasker.claim_steps(). namespace: whose tasks it serves; default serves all. version: task version it serves, NULL for every one. replace: take the place of one that is registered; its registrar must be a role that the current one is a member of. Raises TK005 (name or version), 22004 (a NULL), TK008 (name taken), TK009 (another role''s). Source: design, contract.';
+
+CREATE FUNCTION tasker._unregister_handler(name text, namespace text, version text, caller text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    old_handler tasker.handler;
+    others text;
+BEGIN
+    SELECT h.*
+    INTO old_handler
+    FROM tasker.handler AS h
+    WHERE h.namespace = _unregister_handler.namespace
+      AND h.name = _unregister_handler.name
+      AND h.version IS NOT DISTINCT FROM _unregister_handler.version
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        SELECT string_agg(tasker._handler_title(h.name, h.namespace, h.version), ', '
+                          ORDER BY h.namespace, h.version)
+        INTO others
+        FROM tasker.handler AS h
+        WHERE h.name = _unregister_handler.name;
+        RAISE EXCEPTION USING
+            ERRCODE = 'TK007',
+            MESSAGE = tasker._handler_title(coalesce(name, 'NULL'), coalesce(namespace, 'NULL'), version)
+                      || ' is not registered',
+            DETAIL = CASE WHEN others IS NULL THEN 'No handler has that name.'
+                          ELSE format('Registered under that name: %s.', others) END,
+            HINT = coalesce(
+                tasker._did_you_mean(name, ARRAY(
+                    SELECT DISTINCT h.name
+                    FROM tasker.handler AS h
+                    WHERE h.name <> _unregister_handler.name
+                    ORDER BY h.name)),
+                'The view tasker.handlers shows what is registered.');
+    END IF;
+    PERFORM tasker._check_handler_owner(old_handler, caller);
+    DELETE FROM tasker.handler AS h
+    WHERE h.handler_id = old_handler.handler_id;
+    IF old_handler.kind = 'external' THEN
+        PERFORM tasker._requeue_handler(old_handler.handler_id);
+    END IF;
+    PERFORM tasker._definitions_changed();
+END;
+$$;
+REVOKE ALL ON FUNCTION tasker._unregister_handler(text, text, text, text) FROM PUBLIC;
+COMMENT ON FUNCTION tasker._unregister_handler(text, text, text, text) IS
+'What tasker.unregister_handler() does, for the role of its caller. Private.';
+
+CREATE FUNCTION tasker.unregister_handler(
+    name text,
+    namespace text DEFAULT 'default',
+    version text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
+COMMENT ON FUNCTION tasker.unregister_handler(text, text, text) IS
+'Removes a handler. Steps that need it fail from then on, until a handler of that name is registered again. version: that of the registration, NULL for the one that serves every version. Raises TK007 (not registered), TK009 (another role''s). Source: design, contract; reference 6.';
+
+CREATE VIEW tasker.handlers AS
+SELECT h.namespace, h.name, h.version, h.kind, h.function, h.run_as, h.transaction, h.registered_at
+FROM tasker.handler AS h;
+COMMENT ON VIEW tasker.handlers IS 'Every registered handler.';
+COMMENT ON COLUMN tasker.handlers.namespace IS 'Namespace it serves; default serves every one that has no handler of that name of its own.';
+COMMENT ON COLUMN tasker.handlers.name IS 'What definitions call handler_class.';
+COMMENT ON COLUMN tasker.handlers.version IS 'Task version it serves; NULL: every one.';
+COMMENT ON COLUMN tasker.handlers.kind IS 'sql: a function run by an executor; external: claimed by workers outside.';
+COMMENT ON COLUMN tasker.handlers.function IS 'Function of a sql handler.';
+COMMENT ON COLUMN tasker.handlers.run_as IS 'Role that registered it; a sql handler runs as that.';
+COMMENT ON COLUMN tasker.handlers.transaction IS 'shared: runs in a batch with others; own: each run has a transaction of its own.';
+COMMENT ON COLUMN tasker.handlers.registered_at IS 'When it was registered, or last replaced.';
+
+CREATE FUNCTION tasker.registry_stats()
+RETURNS jsonb
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_build_object(
+        'total_handlers', (SELECT count(*) FROM tasker.handler),
+        'namespaces', coalesce((
+            SELECT jsonb_agg(s.namespace ORDER BY s.namespace COLLATE "C")
+            FROM (SELECT DISTINCT h.namespace FROM tasker.handler AS h) AS s), '[]'),
+        'versions', coalesce((
+            SELECT jsonb_agg(s.version ORDER BY tasker._version_order(s.version) COLLATE "C", s.version COLLATE "C")
+            FROM (SELECT DISTINCT h.version FROM tasker.handler AS h WHERE h.version IS NOT NULL) AS s), '[]'),
+        'handlers_by_namespace', coalesce((
+            SELECT jsonb_object_agg(s.namespace, s.handlers)
+            FROM (SELECT h.namespace, count(*) AS handlers FROM tasker.handler AS h GROUP BY h.namespace) AS s), '{}'),
+        'thread_safe', true,
+        'last_registration', (
+            SELECT to_char(max(h.registered_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+            FROM tasker.handler AS h));
+$$;
+COMMENT ON FUNCTION tasker.registry_stats() IS
+'What is registered: total_handlers, namespaces and versions (that handlers are registered for, sorted), handlers_by_namespace, thread_safe (always true: registering is transactional) and last_registration (UTC; null where nothing is registered). Raises nothing. Source: overview, registry statistics; reference 6.1.';

@@ -25,6 +25,9 @@ typedef struct WorkerSlot
 	int			pid;			/* 0: not running */
 	Latch	   *latch;			/* valid while pid is set; a stray SetLatch does no harm */
 	pg_atomic_uint32 idle;		/* 1: asleep, or about to be, and may be woken */
+	pg_atomic_uint64 until;		/* while idle: wakes up by itself then; PG_INT64_MAX: not before it is woken */
+	bool		leaving;		/* told to end, so its end is no failure */
+	TimestampTz started_at;
 	int64		task_id;		/* step that runs now; 0: none */
 	int16		step_no;
 	TimestampTz since;
@@ -33,13 +36,15 @@ typedef struct WorkerSlot
 typedef struct TaskerDatabase
 {
 	Oid			oid;			/* InvalidOid: slot is free */
-	int			state;			/* DatabaseState, in launcher.c */
+	int			state;			/* DatabaseState, in engine/processes.h */
+	uint32		looks;			/* counts the requests to look whether the extension is there */
+	NameData	name;			/* for the log */
+	int			installer;		/* backend that runs a restore's install script; 0: none */
 	int			hold;			/* >0: somebody drops, renames or copies it: no worker may start */
 	TimestampTz not_before;		/* back-off of the launcher */
 	int			failures;
 	bool		said_no_slot;
 	pg_atomic_uint64 next_due;	/* TimestampTz; PG_INT64_MAX: nothing known */
-	pg_atomic_uint32 waiters;	/* backends in wait_for_task() */
 	pg_atomic_uint32 log_written;	/* the notifier has rows to read */
 	pg_atomic_uint32 external_ready;	/* steps for workers outside became ready */
 	WorkerSlot	notifier;
@@ -67,6 +72,8 @@ extern void tasker_note_external_ready(void);	/* work for outside: the notifier 
 extern void tasker_note_log(void);	/* log rows: the notifier rings tasker_events */
 extern void tasker_note_due(TimestampTz due);	/* something will be due then */
 extern void tasker_note_task_ended(int64 task_id);	/* for wait_for_task() */
-extern void tasker_note_installed(void);	/* the extension was created: start its workers */
+extern void tasker_note_installed(bool restoring);	/* the extension was created: start its workers */
+extern void tasker_note_everything(void);	/* wakes every worker of this database */
+extern void tasker_note_look(Oid database); /* the launcher looks at that database */
 
 #endif							/* TASKER_SHARED_MEMORY_H */

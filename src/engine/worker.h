@@ -35,8 +35,19 @@ extern void worker_start(Datum arg, WorkerSlot *(*slot_of) (TaskerDatabase *db, 
 extern void worker_begin(void);
 extern void worker_commit(void);
 
+/*
+ * Says that this executor is idle, before it looks for work for the last time:
+ * who commits work from here on finds it idle and wakes it.  After that look,
+ * worker_sleep(), or worker_busy() when there was work after all.
+ */
+extern void worker_idle(void);
+extern void worker_busy(void);
+
 /* Sleeps until woken, or until then; says in pg_stat_activity for what. */
 extern void worker_sleep(TimestampTz until, const char *what);
+
+/* Oid of the extension; valid between worker_begin() and worker_commit(). */
+extern Oid worker_extension(void);
 
 /* Before each loop: handles SIGHUP and SIGTERM, CHECK_FOR_INTERRUPTS. */
 extern void worker_check(void);

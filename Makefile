@@ -37,8 +37,8 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	engine/health.sql \
 	access/grants.sql \
 	engine/install.sql))
-INSTALL_SCRIPT = tasker--$(EXTVERSION).sql
-DATA_built = $(INSTALL_SCRIPT)
+EXTENSION_SCRIPT = tasker--$(EXTVERSION).sql
+DATA_built = $(EXTENSION_SCRIPT)
 EXTRA_CLEAN = tasker--*.sql tmp_check output_iso
 
 # Our own warnings are errors; the server's headers are not ours to warn about.
@@ -52,13 +52,30 @@ PG_CFLAGS += -Wno-unknown-warning-option -Wno-ignored-attributes \
 	-Wno-ignored-optimization-argument -Wno-unused-command-line-argument
 endif
 SHLIB_LINK = -lyaml
-with_llvm = no
+override with_llvm = no
 
 PG_CONFIG ?= pg_config
+
+ifeq ($(filter check,$(MAKECMDGOALS)),)
+
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-$(INSTALL_SCRIPT): $(SQL_PARTS) tasker.control
+$(EXTENSION_SCRIPT): $(SQL_PARTS) tasker.control
 	cat $(SQL_PARTS) > $@
 
 $(OBJS): $(wildcard src/*.h src/*/*.h)
+
+else
+
+# PGXS has a check of its own, which refuses.  So it is left out here, and
+# another make, which has it, does whatever else there is to do.
+OTHER_GOALS := $(filter-out check,$(MAKECMDGOALS))
+.PHONY: check $(OTHER_GOALS)
+check: $(OTHER_GOALS)
+	$(MAKE) all
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" test/run $(TESTS)
+$(OTHER_GOALS):
+	$(MAKE) $@
+
+endif

@@ -74,7 +74,7 @@ OTHER_GOALS := $(filter-out check,$(MAKECMDGOALS))
 .PHONY: check $(OTHER_GOALS)
 check: $(OTHER_GOALS)
 	$(MAKE) all
-	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" test/run $(TESTS)
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/run $(TESTS)
 $(OTHER_GOALS):
 	$(MAKE) $@
 

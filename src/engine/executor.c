@@ -40,8 +40,6 @@
 #include "statement.h"
 #include "tasker.h"
 
-PG_FUNCTION_INFO_V1(tasker_hold);
-
 /* Beyond 64 a transaction's subtransactions overflow the cache of them. */
 #define MAX_WRITING_STEPS	60
 
@@ -177,23 +175,6 @@ static int	failed_claims;
 static int64 failed_task;
 static int16 failed_step;
 static bool failed_alone;
-
-/*
- * tasker._hold(bigint)
- *
- * Held until the end of the transaction by whoever works on a task, together
- * with others who do; an operator takes it alone.  A heavyweight lock, because
- * its queue is fair: an operator who waits is not overtaken by the next claim.
- */
-Datum
-tasker_hold(PG_FUNCTION_ARGS)
-{
-	int64		task_id = PG_GETARG_INT64(0);
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (task_id >> 32), (uint32) task_id, 3);
-	PG_RETURN_BOOL(LockAcquire(&tag, ShareLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
-}
 
 static void
 push_ready(Run *run, TaskRun *task, int step_no)

@@ -195,6 +195,11 @@ extern void load_locked(Batch *batch, int64 *ids, int count);
 extern void load_step_states(Batch *batch, List *tasks);
 extern void load_step_results(Batch *batch, List *tasks);
 
+/* hold.c */
+extern bool hold_is_mine(int64 task_id);
+extern void hold_alone(int64 task_id);
+extern void hold_release(int64 task_id);
+
 /* write.c */
 extern void write_batch(Batch *batch);
 

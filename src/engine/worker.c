@@ -211,6 +211,8 @@ worker_wait_for_extension(void)
 	AbortCurrentTransaction();
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, "waits for the extension, which somebody alters or drops");
+	(void) set_config_option("lock_timeout", "0", PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
 	LockDatabaseObject(ExtensionRelationId, my_extension, 0, AccessShareLock);
 	CommitTransactionCommand();
 	my_extension = InvalidOid;

@@ -112,7 +112,7 @@ struct Keyword
 
 struct Schema
 {
-	const char *path;			/* JSON Pointer to it in the schema as a whole */
+	const Step *path;			/* to it, in the schema as a whole */
 	bool		is_false;		/* the schema false; true is a schema without keywords */
 	int			keyword_count;
 	Keyword    *keywords;		/* in the order of the rules */
@@ -165,8 +165,8 @@ extern bool values_equal(const JsonbValue *a, const JsonbValue *b);
 extern uint32 hash_value(const JsonbValue *value);
 extern void append_value(StringInfo out, JsonbValue *value);
 extern char *number_text(Numeric number);
-extern void append_pointer_part(StringInfo out, const char *part, int length);
 extern char *place_text(const Place *place);
+extern char *pointer_text(const Step *path);
 extern char *name_list(const PropertyName *names, int count);
 extern char *type_list(int types);
 extern const JsonType *find_type(const JsonbValue *value);

@@ -57,8 +57,9 @@ report(Check *check, const Schema *schema, const Keyword *keyword, const Place *
 	}
 	problem = palloc0(sizeof(Problem));
 	problem->instance_path = place_text(place);
-	problem->schema_path = keyword == NULL ? pstrdup(schema->path) :
-		psprintf("%s/%s", schema->path, keyword->rule->name);
+	problem->schema_path = pointer_text(schema->path);
+	if (keyword != NULL)
+		problem->schema_path = psprintf("%s/%s", problem->schema_path, keyword->rule->name);
 	problem->message = message.data;
 	check->problems = lappend(check->problems, problem);
 	return false;

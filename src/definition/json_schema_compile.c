@@ -19,20 +19,14 @@
 
 #include "definition/json_schema.h"
 
-static char *
-pointer_text(const Step *path)
+static const Step *
+step_to(const Step *parent, const char *name)
 {
-	StringInfoData out;
-	List	   *steps = NIL;
-	ListCell   *cell;
+	Step	   *step = palloc(sizeof(Step));
 
-	for (; path != NULL; path = path->parent)
-		steps = lcons(unconstify(char *, path->name), steps);
-	initStringInfo(&out);
-	foreach(cell, steps)
-		append_pointer_part(&out, lfirst(cell), strlen(lfirst(cell)));
-	list_free(steps);
-	return out.data;
+	step->parent = parent;
+	step->name = name;
+	return step;
 }
 
 static Datum
@@ -108,9 +102,9 @@ compile_type(Compiler *compiler, Schema *schema, Keyword *keyword, JsonbValue *v
 	begin_members(&members, value);
 	while (next_member(&members))
 	{
-		Step		step = {path, psprintf("%d", members.index)};
+		const Step *step = step_to(path, psprintf("%d", members.index));
 
-		good &= compile_type_name(compiler, keyword, &members.value, &step);
+		good &= compile_type_name(compiler, keyword, &members.value, step);
 	}
 	return good;
 }
@@ -224,10 +218,10 @@ compile_required(Compiler *compiler, Schema *schema, Keyword *keyword, JsonbValu
 	begin_members(&members, value);
 	while (next_member(&members))
 	{
-		Step		step = {path, psprintf("%d", members.index)};
+		const Step *step = step_to(path, psprintf("%d", members.index));
 
 		if (members.value.type != jbvString)
-			return refuse(compiler, &step, "must be the name of a property");
+			return refuse(compiler, step, "must be the name of a property");
 		set_name(&keyword->names[keyword->count++], &members.value, NULL);
 	}
 	return true;
@@ -246,11 +240,11 @@ compile_properties(Compiler *compiler, Schema *schema, Keyword *keyword, JsonbVa
 	while (next_member(&members))
 	{
 		PropertyName *property = &schema->properties[schema->property_count++];
-		Step		step = {path, NULL};
+		const Step *step;
 
 		set_name(property, &members.key, NULL);
-		step.name = property->text;
-		property->schema = compile_schema(compiler, &members.value, &step);
+		step = step_to(path, property->text);
+		property->schema = compile_schema(compiler, &members.value, step);
 		schema->fills |= property->schema->has_default || property->schema->fills;
 	}
 	return true;
@@ -291,9 +285,9 @@ compile_subschemas(Compiler *compiler, Schema *schema, Keyword *keyword, JsonbVa
 	begin_members(&members, value);
 	while (next_member(&members))
 	{
-		Step		step = {path, psprintf("%d", members.index)};
+		const Step *step = step_to(path, psprintf("%d", members.index));
 
-		keyword->schemas[keyword->count++] = compile_schema(compiler, &members.value, &step);
+		keyword->schemas[keyword->count++] = compile_schema(compiler, &members.value, step);
 	}
 	return true;
 }
@@ -389,14 +383,13 @@ compile_keywords(Compiler *compiler, Schema *schema, JsonbValue *value, const St
 	while (next_member(&members))
 	{
 		Keyword    *keyword = &schema->keywords[schema->keyword_count];
-		Step		step = {path, NULL};
 
 		memset(keyword, 0, sizeof(Keyword));
 		keyword->rule = find_rule(&members.key);
 		if (keyword->rule == NULL)
 			continue;
-		step.name = keyword->rule->name;
-		if (keyword->rule->compile(compiler, schema, keyword, &members.value, &step))
+		if (keyword->rule->compile(compiler, schema, keyword, &members.value,
+								   step_to(path, keyword->rule->name)))
 			schema->keyword_count++;
 	}
 	qsort(schema->keywords, schema->keyword_count, sizeof(Keyword), compare_keywords);
@@ -410,7 +403,7 @@ compile_schema(Compiler *compiler, JsonbValue *value, const Step *path)
 
 	check_stack_depth();
 	CHECK_FOR_INTERRUPTS();
-	schema->path = pointer_text(path);
+	schema->path = path;
 	if (value->type == jbvBool)
 		schema->is_false = !value->val.boolean;
 	else if (is_object(value))

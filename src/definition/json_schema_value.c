@@ -223,7 +223,7 @@ number_text(Numeric number)
 }
 
 /* Appends a part of a JSON Pointer. */
-void
+static void
 append_pointer_part(StringInfo out, const char *part, int length)
 {
 	appendStringInfoChar(out, '/');
@@ -258,6 +258,23 @@ place_text(const Place *place)
 
 	initStringInfo(&out);
 	append_place(&out, place);
+	return out.data;
+}
+
+/* The way to a part of a schema, as a JSON Pointer. */
+char *
+pointer_text(const Step *path)
+{
+	StringInfoData out;
+	List	   *steps = NIL;
+	ListCell   *cell;
+
+	for (; path != NULL; path = path->parent)
+		steps = lcons(unconstify(char *, path->name), steps);
+	initStringInfo(&out);
+	foreach(cell, steps)
+		append_pointer_part(&out, lfirst(cell), strlen(lfirst(cell)));
+	list_free(steps);
 	return out.data;
 }
 

@@ -75,7 +75,7 @@ report_error(const YamlError *error)
 	if (error->line > 0)
 		appendStringInfo(&detail, "Line %d, column %d.", error->line, error->column);
 	if (error->context[0] != '\0')
-		appendStringInfo(&detail, " It was found %s.", to_server(error->context));
+		appendStringInfo(&detail, "%s%s", detail.len > 0 ? " " : "", to_server(error->context));
 	ereport(ERROR,
 			(errcode(ERRCODE_TASKER_DEFINITION),
 			 errmsg("invalid YAML: %s", to_server(error->message)),

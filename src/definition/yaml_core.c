@@ -533,6 +533,8 @@ guess(const Reader *reader, const char *problem, int line, int column)
 	if (strstr(problem, "expected key") != NULL || strstr(problem, "block end") != NULL ||
 		strstr(problem, "'-' indicator") != NULL)
 		return "Check the indentation: the keys of one mapping, and the dashes of one list, stand in the same column.";
+	if (strstr(problem, "node content") != NULL)
+		return "A value is missing, or a bracket is never closed.";
 	if (strstr(problem, "',' or") != NULL)
 		return "Between elements there must be a comma, and after the last one the closing bracket.";
 	return NULL;
@@ -574,7 +576,7 @@ fail_in_parser(Reader *reader, const yaml_parser_t *parser)
 	if (parser->error == YAML_MEMORY_ERROR)
 		return out_of_memory(reader);
 	if (parser->context != NULL && parser->context_mark.index != parser->problem_mark.index)
-		snprintf(error->context, sizeof(error->context), "%s that begins in line %d, column %d",
+		snprintf(error->context, sizeof(error->context), "It was found %s that begins in line %d, column %d.",
 				 parser->context, (int) parser->context_mark.line + 1,
 				 (int) parser->context_mark.column + 1);
 	if (parser->eof)
@@ -1274,6 +1276,8 @@ close_collection(Reader *reader)
  * The document
  */
 
+static const char more_documents_hint[] = "Give each document in a call of its own.";
+
 /* The start of the line after p. */
 static const char *
 next_line(const char *p, const char *end)
@@ -1332,7 +1336,7 @@ check_end(Reader *reader, const yaml_mark_t *mark)
 		line++;
 	}
 	if (p < end && *p == '%')
-		return fail(reader, line, 1, NULL, "there is more than one document");
+		return fail(reader, line, 1, more_documents_hint, "there is more than one document");
 	return true;
 }
 
@@ -1343,7 +1347,7 @@ read_event(Reader *reader, const yaml_event_t *event)
 	{
 		case YAML_DOCUMENT_START_EVENT:
 			if (reader->document->root != NULL)
-				return fail_at(reader, &event->start_mark, "Give each document in a call of its own.",
+				return fail_at(reader, &event->start_mark, more_documents_hint,
 							   "there is more than one document");
 			return true;
 		case YAML_DOCUMENT_END_EVENT:
@@ -1439,7 +1443,11 @@ yaml_core_read(const char *text, size_t length, const YamlLimits *limits, YamlEr
 	if (reader.document == NULL)
 		out_of_memory(&reader);
 	else if (length > limits->bytes)
-		fail(&reader, 0, 0, NULL, "the text has %zu bytes, and may have %zu", length, limits->bytes);
+	{
+		snprintf(error->context, sizeof(error->context), "It has %zu bytes; the limit is %zu.",
+				 length, limits->bytes);
+		fail(&reader, 0, 0, NULL, "the text is too large");
+	}
 	else
 		good = prepare(&reader) && check_directives(&reader) && read_text(&reader);
 

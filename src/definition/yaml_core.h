@@ -64,7 +64,7 @@ typedef struct YamlLimits
 typedef struct YamlError
 {
 	char		message[256];	/* UTF-8 */
-	char		context[160];	/* what was being read, and where that began; may be empty */
+	char		context[160];	/* a sentence more, in addition to the place; may be empty */
 	char		hint[200];		/* may be empty */
 	int			line;			/* from 1; 0 where the text as a whole is refused */
 	int			column;			/* from 1, in characters */

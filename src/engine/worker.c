@@ -123,14 +123,14 @@ worker_settings(const char *server_synchronous_commit)
 		{"check_function_bodies", "on"},
 		{"search_path", "pg_catalog, pg_temp"},
 	};
-	const char *now = GetConfigOption("synchronous_commit", false, false);
+	const char *connected = GetConfigOption("synchronous_commit", false, false);
 
 	for (int i = 0; i < lengthof(forced); i++)
 		SetConfigOption(forced[i].name, forced[i].value, PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_OVERRIDE);
 
 	/* A database may ask for more safety than the server, never for less. */
-	if (strcmp(now, "off") == 0 || strcmp(now, "local") == 0)
+	if (strcmp(connected, "off") == 0 || strcmp(connected, "local") == 0)
 		SetConfigOption("synchronous_commit", server_synchronous_commit, PGC_USERSET, PGC_S_OVERRIDE);
 }
 
@@ -296,9 +296,9 @@ worker_report_sleep(TimestampTz until, const char *what)
 	char		text[256];
 
 	if (until == PG_INT64_MAX)
-		strlcpy(text, what, sizeof(text));
+		snprintf(text, sizeof(text), "waits for %s", what);
 	else
-		snprintf(text, sizeof(text), "%s, next due %s", what, timestamptz_to_str(until));
+		snprintf(text, sizeof(text), "waits for %s, next due %s", what, timestamptz_to_str(until));
 	pgstat_report_activity(STATE_IDLE, text);
 }
 

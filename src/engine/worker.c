@@ -137,7 +137,7 @@ worker_settings(const char *server_synchronous_commit)
 void
 worker_start(Datum arg, WorkerSlot *(*slot_of) (TaskerDatabase *db, int number))
 {
-	char		synchronous_commit[32];
+	char		server_commit[32];
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -149,10 +149,10 @@ worker_start(Datum arg, WorkerSlot *(*slot_of) (TaskerDatabase *db, int number))
 	worker_claim(arg, slot_of);
 	BackgroundWorkerUnblockSignals();
 
-	strlcpy(synchronous_commit, GetConfigOption("synchronous_commit", false, false),
-			sizeof(synchronous_commit));
+	strlcpy(server_commit, GetConfigOption("synchronous_commit", false, false),
+			sizeof(server_commit));
 	BackgroundWorkerInitializeConnectionByOid(my_database->oid, InvalidOid, 0);
-	worker_settings(synchronous_commit);
+	worker_settings(server_commit);
 }
 
 Oid

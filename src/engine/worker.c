@@ -31,6 +31,9 @@
 /* WaitLatch takes an int of milliseconds; a longer sleep is several. */
 #define LONGEST_NAP_MS	(60 * 60 * 1000)
 
+/* An idle worker reports what it did after this time. */
+#define REPORT_MS		1000
+
 TaskerDatabase *my_database = NULL;
 WorkerSlot *my_slot = NULL;
 
@@ -312,8 +315,8 @@ worker_sleep(TimestampTz until, const char *what)
 	my_slot->since = GetCurrentTimestamp();
 	worker_report_sleep(until, what);
 
-	/* Counters wait a second for more; what is left then is reported. */
-	unreported = pgstat_report_stat(false);
+	/* Counters that are not due to be reported yet wait a second for more. */
+	unreported = Min(pgstat_report_stat(false), REPORT_MS);
 	for (;;)
 	{
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;

@@ -635,10 +635,10 @@ tasker_notifier_main(Datum arg)
 			{
 				if (tasker_now() >= next)
 					break;
-				worker_sleep(next, "waits for more to announce");
+				worker_sleep(next, "more to announce");
 			}
 			else
-				worker_sleep(wake, "waits for events");
+				worker_sleep(wake, "events");
 		}
 	}
 }

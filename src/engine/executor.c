@@ -51,6 +51,9 @@ PG_FUNCTION_INFO_V1(tasker_hold);
 /* After a crash in the middle of saving: so many steps are run alone. */
 #define CAREFUL_STEPS		200
 
+/* A hundred years: beyond it a delay is a mistake. */
+#define MAX_RETRY_AFTER		(INT64CONST(100) * 366 * USECS_PER_DAY)
+
 /* How long a task is put off that can't even be failed. */
 #define PUT_OFF_US			(10 * USECS_PER_SEC)
 
@@ -63,8 +66,7 @@ static const char claim_sql[] =
 	"LIMIT $2 "
 	"FOR UPDATE SKIP LOCKED)) "
 	"RETURNING task_id, step_no, tries) "
-	"SELECT c.task_id, c.step_no, c.tries, t.plan_id, t.state, t.priority, t.started_at, "
-	"t.context, t.correlation_id, t.traceparent, t.bypass_steps, t.error "
+	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS " "
 	"FROM c "
 	"JOIN tasker.task AS t ON t.task_id = c.task_id";
 
@@ -82,8 +84,7 @@ static Statement claim_task = {
 	"WHERE q.task_id = $1 AND q.step_no IN (0, $2) AND tasker._hold(q.task_id) "
 	"FOR UPDATE SKIP LOCKED)) "
 	"RETURNING task_id, step_no, tries) "
-	"SELECT c.task_id, c.step_no, c.tries, t.plan_id, t.state, t.priority, t.started_at, "
-	"t.context, t.correlation_id, t.traceparent, t.bypass_steps, t.error "
+	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS " "
 	"FROM c "
 	"JOIN tasker.task AS t ON t.task_id = c.task_id",
 	.arg_count = 2,
@@ -109,6 +110,20 @@ static Statement fire_due = {
 	"JOIN tasker.task AS t ON t.task_id = d.task_id "
 	"WHERE q.task_id = d.task_id AND q.step_no = d.step_no "
 	"RETURNING q.lane",
+	.arg_count = 1,
+	.arg_types = {TIMESTAMPTZOID},
+};
+
+/* Leases and deadlines that have ended. */
+static Statement claim_ended = {
+	.sql = "DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
+	"SELECT q.ctid FROM tasker.queue AS q "
+	"WHERE q.lane = -1 AND q.rank = 0 AND q.due <= $1 AND q.due_lane IS NULL "
+	"AND tasker._hold(q.task_id) "
+	"ORDER BY q.rank, q.due "
+	"LIMIT 100 "
+	"FOR UPDATE SKIP LOCKED)) "
+	"RETURNING task_id, step_no",
 	.arg_count = 1,
 	.arg_types = {TIMESTAMPTZOID},
 };
@@ -148,9 +163,8 @@ typedef struct Run
 	bool		alone;			/* one step and no more */
 	int			lane;			/* claimed from */
 	bool		closed;			/* starts no further step */
+	bool		slow;			/* met a handler that is slow or was never timed */
 	TimestampTz deadline;
-	TaskRun    *last_task;		/* the step that ran last, for blame */
-	int16		last_step;
 } Run;
 
 static MemoryContext batch_context;
@@ -158,7 +172,7 @@ static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
 static int	executor_number;
 
-/* Who was at work when the transaction failed; survives its abort. */
+/* Who was at work last, should the transaction fail. */
 static int	failed_claims;
 static int64 failed_task;
 static int16 failed_step;
@@ -210,107 +224,28 @@ push_children(Run *run, TaskRun *task, int step_no)
 }
 
 /*
- * A claimed row: the task comes into the batch, the token to its step.
- */
-static void
-take_row(Run *run, uint64 row)
-{
-	bool		isnull;
-	int64		task_id = DatumGetInt64(row_value(row, 1, &isnull));
-	int			step_no = DatumGetInt16(row_value(row, 2, &isnull));
-	int			tries = DatumGetInt16(row_value(row, 3, &isnull));
-	int			state = DatumGetInt16(row_value(row, 5, &isnull));
-	TaskRun    *task = step_no == 0 ? NULL : batch_find_task(run->batch, task_id);
-	Datum		value;
-
-	/* A token that outlived its task is dropped. */
-	if (task_has_ended(state) || state == TASK_PAUSED)
-		return;
-	if (task == NULL)
-	{
-		/* Reading a plan uses SPI, too: the rows at hand are kept aside. */
-		SPITupleTable *table = SPI_tuptable;
-		TaskPlan   *plan = plan_get(DatumGetInt32(row_value(row, 4, &isnull)));
-
-		SPI_tuptable = table;
-		task = batch_add_task(run->batch, plan, task_id, state);
-		task->priority = DatumGetInt32(row_value(row, 6, &isnull));
-		value = row_value(row, 7, &isnull);
-		task->started_at = isnull ? 0 : DatumGetTimestampTz(value);
-		task->context = row_jsonb(row, 8, batch_context);
-		task->correlation_id = row_text(row, 9, batch_context);
-		task->traceparent = row_text(row, 10, batch_context);
-		value = row_value(row, 11, &isnull);
-		if (!isnull)
-			task->bypass_steps = DatumGetArrayTypePCopy(value);
-		task->error = row_jsonb(row, 12, batch_context);
-	}
-	if (step_no == 0)
-	{
-		task->at_start = true;
-		return;
-	}
-	task->shared = true;
-	if (step_no >= 1 && step_no <= task->plan->step_count)
-	{
-		task->steps[step_no - 1].mine = true;
-		task->steps[step_no - 1].tries = tries;
-	}
-}
-
-static void
-take_rows(Run *run, uint64 rows)
-{
-	MemoryContext before = MemoryContextSwitchTo(batch_context);
-
-	for (uint64 row = 0; row < rows; row++)
-		take_row(run, row);
-	MemoryContextSwitchTo(before);
-	SPI_freetuptable(SPI_tuptable);
-}
-
-/*
- * Reads the tasks that have begun, and finds what is ready.
+ * Reads what the claimed tasks need, and finds what is ready.
  */
 static void
 find_ready(Run *run)
 {
-	Batch	   *batch = run->batch;
-	List	   *begun = NIL;
+	load_begun(run->batch);
 
 	/* From the last to the first, so that the first comes to lie on top. */
-	for (int i = list_length(batch->tasks) - 1; i >= 0; i--)
+	for (int i = list_length(run->batch->tasks) - 1; i >= 0; i--)
 	{
-		TaskRun    *task = list_nth(batch->tasks, i);
-
-		/* A start that was put back after the task had begun. */
-		if (task->at_start && task->state != TASK_PENDING)
-			task->shared = true;
-		if (task->shared)
-			begun = lappend(begun, task);
-		else
-			graph_count(task);
-	}
-	load_step_states(batch, begun);
-
-	for (int i = list_length(batch->tasks) - 1; i >= 0; i--)
-	{
-		TaskRun    *task = list_nth(batch->tasks, i);
+		TaskRun    *task = list_nth(run->batch->tasks, i);
 
 		for (int no = task->plan->step_count; no >= 1; no--)
 		{
 			StepRun    *step = &task->steps[no - 1];
 
-			if (task->at_start && graph_is_ready(task, no))
-				step->mine = true;
 			/* A token whose step somebody has dealt with is dropped. */
-			else if (step->mine && !graph_is_ready(task, no) && step->state != STEP_WAITING)
-				step->mine = false;
+			step->mine = step->mine && (graph_is_ready(task, no) || step->state == STEP_WAITING);
 			if (step->mine)
 				push_ready(run, task, no);
 		}
 	}
-	load_step_results(batch, begun);
 }
 
 /*
@@ -325,35 +260,35 @@ is_suspect(int sqlerrcode)
 }
 
 /*
- * Time at which a retry was asked for; 0: not, so the back-off decides.
+ * Time at which a retry was asked for; 0: not, so the back-off decides.  The
+ * text is retryable_error()'s, or anybody's who raises TK002 himself.
  */
 static TimestampTz
 asked_retry_at(HandlerOutcome *outcome, TimestampTz at)
 {
-	Interval   *interval;
+	char	   *end;
+	int64		delay;
 
-	if (outcome->retry_after == NULL)
+	if (outcome->retry_after == NULL || outcome->retry_after[0] == '\0')
 		return 0;
-	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in,
-													 CStringGetDatum(outcome->retry_after),
-													 ObjectIdGetDatum(InvalidOid),
-													 Int32GetDatum(-1)));
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												   TimestampTzGetDatum(at),
-												   IntervalPGetDatum(interval)));
+	errno = 0;
+	delay = strtoi64(outcome->retry_after, &end, 10);
+	if (errno != 0 || *end != '\0' || delay < 0 || delay > MAX_RETRY_AFTER)
+		return 0;
+	return at + Max(delay, 1);
 }
 
 static void
 fail_step(Batch *batch, TaskRun *task, int step_no, ErrorData *error, bool retryable,
 		  TimestampTz retry_at, TimestampTz at)
 {
-	StepRun    *step = &task->steps[step_no - 1];
+	const char *sqlstate = unpack_sql_state(error->sqlerrcode);
 	bool		again = retryable && plan_step(task->plan, step_no)->retryable;
 
 	graph_step_failed(batch, task, step_no,
-					  handler_error_jsonb(batch, error, step->attempts, again, at),
-					  error->message ? error->message : "", unpack_sql_state(error->sqlerrcode),
-					  retryable, retry_at, at);
+					  graph_error(batch, error->message, sqlstate, error->detail, error->hint,
+								  error->context, task->steps[step_no - 1].attempts, again, at),
+					  error->message, sqlstate, retryable, retry_at, at);
 }
 
 /*
@@ -390,14 +325,14 @@ run_step(Run *run, TaskRun *task, int step_no)
 	my_slot->task_id = task->task_id;
 	my_slot->step_no = step_no;
 	my_slot->since = at;
+	failed_task = task->task_id;
+	failed_step = step_no;
 	/* Before a long run: what else may wait is for somebody else. */
 	if (!handler_is_fast(handler))
 		wake_executors(my_database, 1);
 	graph_step_started(batch, task, step_no, at);
 	handler_run(batch, task, step_no, &outcome);
 	run->ran++;
-	run->last_task = task;
-	run->last_step = step_no;
 	run->writing += outcome.wrote;
 	my_slot->task_id = 0;
 	at = tasker_now();
@@ -405,6 +340,7 @@ run_step(Run *run, TaskRun *task, int step_no)
 	if (outcome.ok)
 	{
 		handler_timed(handler, outcome.us);
+		run->slow = run->slow || !handler_is_fast(handler);
 		graph_step_completed(batch, task, step_no, outcome.results, at);
 		push_children(run, task, step_no);
 	}
@@ -437,7 +373,8 @@ has_siblings(Run *run, TaskRun *task)
 
 /*
  * Whether the handler may run here and now.  One that is slow, or may be, runs
- * first in its transaction and does not keep its siblings waiting.
+ * where nothing else waits for this transaction to end: no other token that was
+ * claimed or queued in it, no sibling, no finished step.
  */
 static bool
 may_run_here(Run *run, TaskRun *task, Handler *handler)
@@ -446,7 +383,7 @@ may_run_here(Run *run, TaskRun *task, Handler *handler)
 		return false;
 	if (handler_is_fast(handler) && !handler->own_transaction)
 		return true;
-	return run->ran == 0 && run->queued == 0 && (run->lane != LANE_BATCH || !has_siblings(run, task));
+	return run->claimed == 1 && run->ran == 0 && run->queued == 0 && !has_siblings(run, task);
 }
 
 static bool
@@ -519,6 +456,7 @@ run_ready(Run *run)
 			graph_queue_step(run->batch, task, next.step_no,
 							 state->tries > 0 ? LANE_ALONE : handler_lane(step->handler), now);
 			run->queued++;
+			run->slow = run->slow || !handler_is_fast(step->handler);
 		}
 	}
 }
@@ -566,6 +504,7 @@ run_batch(int lane)
 	Run			run = {0};
 	Datum		values[2];
 	uint64		rows;
+	bool		isnull;
 	bool		careful = alone_left > 0;
 
 	MemoryContextReset(batch_context);
@@ -592,26 +531,18 @@ run_batch(int lane)
 	worker_busy();
 
 	run.claimed = failed_claims = rows;
+	failed_task = DatumGetInt64(row_value(0, 1, &isnull));
+	failed_step = 0;
 	run.lane = lane;
 	run.alone = careful || lane == LANE_ALONE;
 	run.batch = batch_create(batch_context);
 	run.batch->takes_itself = 1;
 	run.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), tasker_batch_budget);
-	take_rows(&run, rows);
+	load_claimed(run.batch, rows);
 	set_lock_timeout(run.alone ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
 	find_ready(&run);
 	run_ready(&run);
 
-	if (run.last_task != NULL)
-	{
-		failed_task = run.last_task->task_id;
-		failed_step = run.last_step;
-	}
-	else if (list_length(run.batch->tasks) > 0)
-	{
-		failed_task = ((TaskRun *) linitial(run.batch->tasks))->task_id;
-		failed_step = 0;
-	}
 	flight_note_saving(careful ? failed_task : 0, careful ? failed_step : 0);
 	write_batch(run.batch);
 	if (rows == tasker_batch_size)
@@ -622,7 +553,7 @@ run_batch(int lane)
 	if (careful)
 		alone_left--;
 	else if (lane == LANE_SLOW)
-		slow_limit = run.closed ? 1 : Min(slow_limit * 2, tasker_batch_size);
+		slow_limit = run.slow ? 1 : Min(slow_limit * 2, tasker_batch_size);
 	return run.claimed;
 }
 
@@ -660,7 +591,7 @@ fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error, bool count
 	rows = statement_run(&claim_task, values, NULL);
 	run.batch = batch_create(batch_context);
 	run.closed = true;
-	take_rows(&run, rows);
+	load_claimed(run.batch, rows);
 	find_ready(&run);
 	now = tasker_now();
 	task = batch_find_task(run.batch, task_id);
@@ -708,6 +639,7 @@ after_error(MemoryContext keep)
 static int
 guarded_batch(int lane)
 {
+	static int	errors = 0;		/* in a row */
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
 	volatile int claimed = 0;
@@ -723,17 +655,17 @@ guarded_batch(int lane)
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
 	if (error == NULL)
-		return claimed;
-
-	pgstat_report_activity(STATE_IDLE, NULL);
-	if (failed_claims == 0)
 	{
-		/* Could not even claim: no step's fault. */
-		worker_sleep(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000),
-					 "a second after an error");
-		return 0;
+		errors = 0;
+		return claimed;
 	}
-	if (!failed_alone || failed_task == 0)
+
+	/* Errors that come in a row are not made to come faster. */
+	worker_sleep(TimestampTzPlusMilliseconds(tasker_now(), Min(1 << Min(errors++, 10), 1000)),
+				 "a moment after an error");
+	if (failed_claims == 0)
+		return 0;
+	if (!failed_alone)
 	{
 		alone_left = Max(alone_left, failed_claims);
 		return failed_claims;
@@ -778,6 +710,91 @@ lower_next_due(TimestampTz due)
 }
 
 /*
+ * Moves what has become due into the lane it waits for; returns how many.
+ */
+static uint64
+fire_tokens(TimestampTz now)
+{
+	Datum		value = TimestampTzGetDatum(now);
+	uint64		rows = statement_run(&fire_due, &value, NULL);
+	int			tokens = 0;
+	bool		isnull;
+
+	for (uint64 row = 0; row < rows; row++)
+		if (DatumGetInt32(row_value(row, 1, &isnull)) >= LANE_API)
+			tasker_note_external_ready();
+		else
+			tokens++;
+	/* One is for this executor itself. */
+	tasker_note_ready(tokens - 1);
+	return rows;
+}
+
+/*
+ * The lease of a step is over: an attempt that counts, and is due again at once.
+ */
+static void
+end_lease(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
+{
+	StepRun    *step = &task->steps[step_no - 1];
+	char	   *message;
+
+	if (step->state != STEP_IN_PROGRESS || step->lease_until > now)
+		return;
+	message = psprintf("the lease of worker \"%s\" ran out",
+					   step->claimed_by ? step->claimed_by : "");
+	graph_step_failed(batch, task, step_no,
+					  graph_error(batch, message, "TK003",
+								  "The worker neither completed the step nor sent a heartbeat in time.",
+								  "Claim with a longer lease, or send heartbeats more often.", NULL,
+								  step->attempts, true, now),
+					  message, "TK003", true, now, now);
+}
+
+/*
+ * Acts on the leases and deadlines that have ended; returns how many.
+ */
+static uint64
+fire_ends(TimestampTz now)
+{
+	Datum		value = TimestampTzGetDatum(now);
+	uint64		rows = statement_run(&claim_ended, &value, NULL);
+	int64	   *ids;
+	int16	   *step_nos;
+	Batch	   *batch;
+	bool		isnull;
+
+	if (rows == 0)
+		return 0;
+	MemoryContextReset(batch_context);
+	batch = batch_create(batch_context);
+	ids = MemoryContextAlloc(batch_context, rows * sizeof(int64));
+	step_nos = MemoryContextAlloc(batch_context, rows * sizeof(int16));
+	for (uint64 row = 0; row < rows; row++)
+	{
+		ids[row] = DatumGetInt64(row_value(row, 1, &isnull));
+		step_nos[row] = DatumGetInt16(row_value(row, 2, &isnull));
+	}
+	SPI_freetuptable(SPI_tuptable);
+
+	/* What they say is only true under the lock: a worker may have been faster. */
+	load_locked(batch, ids, rows);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		TaskRun    *task = batch_find_task(batch, ids[row]);
+
+		if (task == NULL)
+			continue;
+		if (step_nos[row] < 0)
+			graph_task_expired(batch, task, now);
+		else
+			end_lease(batch, task, step_nos[row], now);
+	}
+	write_batch(batch);
+	return rows;
+}
+
+/*
  * Lets go what has become due.  The time of what is due next is shared; it is
  * forgotten first and read then, so that a row committed meanwhile is not
  * missed: either it is read, or its writer notes it afterwards.
@@ -795,25 +812,20 @@ fire(void)
 	pg_atomic_write_u64(&my_database->next_due, PG_INT64_MAX);
 	PG_TRY();
 	{
-		Datum		value = TimestampTzGetDatum(now);
-		uint64		rows;
-		int			tokens = 0;
 		bool		isnull;
 
 		worker_begin();
+		plan_cache_refresh();
 		unknown = !engine_may_run();
 		if (!unknown)
 		{
-			rows = statement_run(&fire_due, &value, NULL);
-			for (uint64 row = 0; row < rows; row++)
-				if (DatumGetInt32(row_value(row, 1, &isnull)) >= LANE_API)
-					tasker_note_external_ready();
-				else
-					tokens++;
-			if (tokens > 1)
-				tasker_note_ready(tokens - 1);
+			uint64		fired = fire_tokens(now) + fire_ends(now);
+
 			if (statement_run(&next_due, NULL, NULL) > 0)
 				due = DatumGetTimestampTz(row_value(0, 1, &isnull));
+			/* Due, and yet nothing fired: an operator has its task, or others fire it. */
+			if (fired == 0 && due <= now)
+				due = TimestampTzPlusMilliseconds(now, 50);
 		}
 		worker_commit();
 	}

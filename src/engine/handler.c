@@ -24,9 +24,7 @@
 #include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
 #include "utils/guc.h"
-#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -128,8 +126,8 @@ dependencies_of(TaskRun *task, PlanStep *step)
 /*
  * The handler's argument.
  */
-static Datum
-step_context(TaskRun *task, int step_no)
+Datum
+handler_step_context(TaskRun *task, int step_no)
 {
 	static TupleDesc desc = NULL;
 	PlanStep   *step = plan_step(task->plan, step_no);
@@ -309,7 +307,7 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 		Datum		result;
 
 		MemoryContextSwitchTo(scratch);
-		argument = step_context(task, step_no);
+		argument = handler_step_context(task, step_no);
 		PushActiveSnapshot(GetTransactionSnapshot());
 		start_timeout(step);
 		handler_look_up(handler);
@@ -350,43 +348,4 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	flight_note_idle();
 	running_task = 0;
 	outcome->us = Max(GetCurrentTimestamp() - began, 1);
-}
-
-static void
-push_pair(JsonbParseState **state, const char *key, const char *value)
-{
-	if (value == NULL)
-		return;
-	push_string(state, WJB_KEY, key);
-	push_string(state, WJB_VALUE, value);
-}
-
-Jsonb *
-handler_error_jsonb(Batch *batch, ErrorData *error, int attempt, bool retryable, TimestampTz at)
-{
-	MemoryContext before = MemoryContextSwitchTo(batch->context);
-	JsonbParseState *state = NULL;
-	JsonbValue	value;
-	char		when[MAXDATELEN + 1];
-	Jsonb	   *result;
-
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_pair(&state, "message", error->message ? error->message : "missing error text");
-	push_pair(&state, "sqlstate", unpack_sql_state(error->sqlerrcode));
-	push_pair(&state, "detail", error->detail);
-	push_pair(&state, "hint", error->hint);
-	push_pair(&state, "context", error->context);
-	push_string(&state, WJB_KEY, "attempt");
-	value.type = jbvNumeric;
-	value.val.numeric = int64_to_numeric(attempt);
-	pushJsonbValue(&state, WJB_VALUE, &value);
-	push_string(&state, WJB_KEY, "retryable");
-	value.type = jbvBool;
-	value.val.boolean = retryable;
-	pushJsonbValue(&state, WJB_VALUE, &value);
-	push_pair(&state, "at",
-			  JsonEncodeDateTime(when, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL));
-	result = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
-	MemoryContextSwitchTo(before);
-	return result;
 }

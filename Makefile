@@ -30,6 +30,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	task/errors.sql \
 	task/wait.sql \
 	task/operate.sql \
+	task/run.sql \
 	lease/lease.sql \
 	readiness/readiness.sql \
 	readiness/context.sql \

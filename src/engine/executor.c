@@ -2,11 +2,8 @@
  * executor.c
  *	  Takes what is ready, runs it as far as it goes, saves it, commits.
  *
- * A batch is one transaction: claim, load, run the graphs in memory, write each
- * step once.  It ends when nothing is ready any more, when its time is up, or
- * before a handler that is known to be slow or was never timed: such a one runs
- * first in a transaction, so that nobody's finished work waits for it, and its
- * siblings are committed to the queue for the other executors.
+ * A batch is one transaction: claim, load, run the graphs in memory (run.c),
+ * write each step once.
  *
  * What goes wrong outside a handler's own fault (a lock that somebody holds, a
  * deadlock with the step beside it, a failure of the commit itself) is no
@@ -35,22 +32,17 @@
 #include "engine/handler.h"
 #include "engine/plan.h"
 #include "engine/processes.h"
+#include "engine/run.h"
 #include "engine/worker.h"
 #include "state/state.h"
 #include "statement.h"
 #include "tasker.h"
-
-/* Beyond 64 a transaction's subtransactions overflow the cache of them. */
-#define MAX_WRITING_STEPS	60
 
 /* How long a step in a batch may wait for a lock. */
 #define BATCH_LOCK_TIMEOUT	100
 
 /* After a crash in the middle of saving: so many steps are run alone. */
 #define CAREFUL_STEPS		200
-
-/* A hundred years: beyond it a delay is a mistake. */
-#define MAX_RETRY_AFTER		(INT64CONST(100) * 366 * USECS_PER_DAY)
 
 /* How long a task is put off that can't even be failed. */
 #define PUT_OFF_US			(10 * USECS_PER_SEC)
@@ -140,307 +132,14 @@ static Statement count_crash = {
 	.arg_types = {INT8OID, INT2OID, TIMESTAMPTZOID},
 };
 
-/* A step that is ready in memory. */
-typedef struct ReadyStep
-{
-	TaskRun    *task;
-	int16		step_no;
-} ReadyStep;
-
-/* The batch at work. */
-typedef struct Run
-{
-	Batch	   *batch;
-	ReadyStep  *ready;			/* a stack: a task that has begun goes on first */
-	int			ready_count;
-	int			ready_space;
-	int			claimed;		/* tokens */
-	int			ran;			/* handlers run */
-	int			writing;		/* of them, those that wrote */
-	int			queued;			/* tokens that wait for the commit */
-	bool		alone;			/* one step and no more */
-	int			lane;			/* claimed from */
-	bool		closed;			/* starts no further step */
-	bool		slow;			/* met a handler that is slow or was never timed */
-	TimestampTz deadline;
-} Run;
-
 static MemoryContext batch_context;
 static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
 static int	executor_number;
 
-/* Who was at work last, should the transaction fail. */
+/* Of the transaction at work, should it fail. */
 static int	failed_claims;
-static int64 failed_task;
-static int16 failed_step;
 static bool failed_alone;
-
-static void
-push_ready(Run *run, TaskRun *task, int step_no)
-{
-	if (run->ready_count == run->ready_space)
-	{
-		run->ready_space = Max(run->ready_space * 2, 256);
-		run->ready = run->ready == NULL ?
-			MemoryContextAlloc(batch_context, run->ready_space * sizeof(ReadyStep)) :
-			repalloc(run->ready, run->ready_space * sizeof(ReadyStep));
-	}
-	run->ready[run->ready_count].task = task;
-	run->ready[run->ready_count].step_no = step_no;
-	run->ready_count++;
-}
-
-/*
- * Steps behind this one that it made ready, the first of them on top.
- */
-static void
-push_children(Run *run, TaskRun *task, int step_no)
-{
-	PlanStep   *step = plan_step(task->plan, step_no);
-
-	for (int i = step->child_count - 1; i >= 0; i--)
-		if (graph_is_ready(task, step->children[i]))
-			push_ready(run, task, step->children[i]);
-}
-
-/*
- * Reads what the claimed tasks need, and finds what is ready.
- */
-static void
-find_ready(Run *run)
-{
-	load_begun(run->batch);
-
-	/* From the last to the first, so that the first comes to lie on top. */
-	for (int i = list_length(run->batch->tasks) - 1; i >= 0; i--)
-	{
-		TaskRun    *task = list_nth(run->batch->tasks, i);
-
-		for (int no = task->plan->step_count; no >= 1; no--)
-		{
-			StepRun    *step = &task->steps[no - 1];
-
-			/* A token whose step somebody has dealt with is dropped. */
-			step->mine = step->mine && (graph_is_ready(task, no) || step->state == STEP_WAITING);
-			if (step->mine)
-				push_ready(run, task, no);
-		}
-	}
-}
-
-/*
- * Whether the failure may be somebody else's doing, and a run alone would show.
- */
-static bool
-is_suspect(int sqlerrcode)
-{
-	return sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
-		sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-}
-
-/*
- * Time at which a retry was asked for; 0: not, so the back-off decides.  The
- * text is retryable_error()'s, or anybody's who raises TK002 himself.
- */
-static TimestampTz
-asked_retry_at(HandlerOutcome *outcome, TimestampTz at)
-{
-	char	   *end;
-	int64		delay;
-
-	if (outcome->retry_after == NULL || outcome->retry_after[0] == '\0')
-		return 0;
-	errno = 0;
-	delay = strtoi64(outcome->retry_after, &end, 10);
-	if (errno != 0 || *end != '\0' || delay < 0 || delay > MAX_RETRY_AFTER)
-		return 0;
-	return at + Max(delay, 1);
-}
-
-static void
-fail_step(Batch *batch, TaskRun *task, int step_no, ErrorData *error, bool retryable,
-		  TimestampTz retry_at, TimestampTz at)
-{
-	const char *sqlstate = unpack_sql_state(error->sqlerrcode);
-	bool		again = retryable && plan_step(task->plan, step_no)->retryable;
-
-	graph_step_failed(batch, task, step_no,
-					  graph_error(batch, error->message, sqlstate, error->detail, error->hint,
-								  error->context, task->steps[step_no - 1].attempts, again, at),
-					  error->message, sqlstate, retryable, retry_at, at);
-}
-
-/*
- * The attempt is undone in memory, and the token goes back to be run alone.
- */
-static void
-put_suspect_back(Run *run, TaskRun *task, int step_no, StepRun *before, int moves_before,
-				 TimestampTz at)
-{
-	StepRun    *step = &task->steps[step_no - 1];
-
-	*step = *before;
-	graph_count(task);
-	run->batch->move_count = moves_before;
-	step->tries++;
-	graph_queue_step(run->batch, task, step_no, LANE_ALONE, at);
-	run->closed = true;
-}
-
-/*
- * Runs one step's handler and takes in how it ended.
- */
-static void
-run_step(Run *run, TaskRun *task, int step_no)
-{
-	Batch	   *batch = run->batch;
-	StepRun    *step = &task->steps[step_no - 1];
-	Handler    *handler = plan_step(task->plan, step_no)->handler;
-	StepRun		before = *step;
-	int			moves_before = batch->move_count;
-	HandlerOutcome outcome;
-	TimestampTz at = tasker_now();
-
-	my_slot->task_id = task->task_id;
-	my_slot->step_no = step_no;
-	my_slot->since = at;
-	failed_task = task->task_id;
-	failed_step = step_no;
-	/* Before a long run: what else may wait is for somebody else. */
-	if (!handler_is_fast(handler))
-		wake_executors(my_database, 1);
-	graph_step_started(batch, task, step_no, at);
-	handler_run(batch, task, step_no, &outcome);
-	run->ran++;
-	run->writing += outcome.wrote;
-	my_slot->task_id = 0;
-	at = tasker_now();
-
-	if (outcome.ok)
-	{
-		handler_timed(handler, outcome.us);
-		run->slow = run->slow || !handler_is_fast(handler);
-		graph_step_completed(batch, task, step_no, outcome.results, at);
-		push_children(run, task, step_no);
-	}
-	else if (is_suspect(outcome.error->sqlerrcode) && step->tries == 0 &&
-			 !(run->alone && run->ran == 1))
-		put_suspect_back(run, task, step_no, &before, moves_before, at);
-	else
-	{
-		if (outcome.timed_out)
-			handler_timed(handler, outcome.us);
-		fail_step(batch, task, step_no, outcome.error,
-				  outcome.error->sqlerrcode != ERRCODE_TASKER_PERMANENT &&
-				  handler->problem == NULL,
-				  asked_retry_at(&outcome, at), at);
-	}
-}
-
-/*
- * Whether the task has other steps waiting on the stack: an executor beside
- * this one could run them.
- */
-static bool
-has_siblings(Run *run, TaskRun *task)
-{
-	for (int i = run->ready_count - 1; i >= 0; i--)
-		if (run->ready[i].task == task)
-			return true;
-	return false;
-}
-
-/*
- * Whether the handler may run here and now.  One that is slow, or may be, runs
- * where nothing else waits for this transaction to end: no other token that was
- * claimed or queued in it, no sibling, no finished step.
- */
-static bool
-may_run_here(Run *run, TaskRun *task, Handler *handler)
-{
-	if (run->closed)
-		return false;
-	if (handler_is_fast(handler) && !handler->own_transaction)
-		return true;
-	return run->claimed == 1 && run->ran == 0 && run->queued == 0 && !has_siblings(run, task);
-}
-
-static bool
-time_is_up(Run *run)
-{
-	return (run->alone && run->ran > 0) || run->writing >= MAX_WRITING_STEPS ||
-		GetCurrentTimestamp() >= run->deadline;
-}
-
-static void
-fail_missing(Run *run, TaskRun *task, int step_no, TimestampTz at)
-{
-	PlanStep   *step = plan_step(task->plan, step_no);
-	ErrorData	error = {0};
-
-	error.sqlerrcode = ERRCODE_TASKER_NOT_FOUND;
-	error.message = psprintf("no handler is registered as \"%s\"", step->handler->class_name);
-	error.detail = psprintf("Step \"%s\" of task %s names it, and neither namespace \"%s\" nor \"default\" has it for version %s.",
-							step->name, task->plan->name, task->plan->namespace,
-							task->plan->version);
-	error.hint = pstrdup("Register the handler, then retry the step.");
-	fail_step(run->batch, task, step_no, &error, false, 0, at);
-}
-
-/*
- * Runs what is ready until nothing is, or the batch has to end.
- */
-static void
-run_ready(Run *run)
-{
-	while (run->ready_count > 0)
-	{
-		ReadyStep	next = run->ready[--run->ready_count];
-		TaskRun    *task = next.task;
-		PlanStep   *step = plan_step(task->plan, next.step_no);
-		StepRun    *state = &task->steps[next.step_no - 1];
-		TimestampTz now;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!graph_goes_on(task))
-			continue;
-		if (task->state == TASK_PENDING)
-		{
-			/* Not begun, and no time left: it goes back as a whole. */
-			if (run->closed && task->at_start)
-			{
-				task->put_back = true;
-				continue;
-			}
-			graph_start(run->batch, task, tasker_now());
-		}
-		if (state->state == STEP_PENDING && graph_bypasses(task, next.step_no))
-		{
-			graph_step_skipped(run->batch, task, next.step_no, tasker_now());
-			push_children(run, task, next.step_no);
-			continue;
-		}
-		if (step->handler->kind == HANDLER_SQL && may_run_here(run, task, step->handler))
-		{
-			run_step(run, task, next.step_no);
-			if (!run->closed)
-				run->closed = time_is_up(run);
-			continue;
-		}
-		now = tasker_now();
-		if (step->handler->kind == HANDLER_MISSING)
-			fail_missing(run, task, next.step_no, now);
-		else
-		{
-			graph_queue_step(run->batch, task, next.step_no,
-							 state->tries > 0 ? LANE_ALONE : handler_lane(step->handler), now);
-			run->queued++;
-			run->slow = run->slow || !handler_is_fast(step->handler);
-		}
-	}
-}
 
 /*
  * Sets lock_timeout for the steps to come, where it is another one.
@@ -490,7 +189,7 @@ run_batch(int lane)
 
 	MemoryContextReset(batch_context);
 	failed_claims = 0;
-	failed_task = 0;
+	run_last_task = 0;
 	failed_alone = careful;
 	worker_begin();
 	plan_cache_refresh();
@@ -512,8 +211,8 @@ run_batch(int lane)
 	worker_busy();
 
 	run.claimed = failed_claims = rows;
-	failed_task = DatumGetInt64(row_value(0, 1, &isnull));
-	failed_step = 0;
+	run_last_task = DatumGetInt64(row_value(0, 1, &isnull));
+	run_last_step = 0;
 	run.lane = lane;
 	run.alone = careful || lane == LANE_ALONE;
 	run.batch = batch_create(batch_context);
@@ -521,10 +220,10 @@ run_batch(int lane)
 	run.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), tasker_batch_budget);
 	load_claimed(run.batch, rows);
 	set_lock_timeout(run.alone ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
-	find_ready(&run);
+	run_find_ready(&run);
 	run_ready(&run);
 
-	flight_note_saving(careful ? failed_task : 0, careful ? failed_step : 0);
+	flight_note_saving(careful ? run_last_task : 0, careful ? run_last_step : 0);
 	write_batch(run.batch);
 	if (rows == tasker_batch_size)
 		tasker_note_ready(1);
@@ -573,17 +272,15 @@ fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error, bool count
 	run.batch = batch_create(batch_context);
 	run.closed = true;
 	load_claimed(run.batch, rows);
-	find_ready(&run);
+	run_find_ready(&run);
 	now = tasker_now();
 	task = batch_find_task(run.batch, task_id);
 	if (task != NULL && step_no >= 1 && task->steps[step_no - 1].mine)
 	{
 		if (counts)
 			graph_step_started(run.batch, task, step_no, now);
-		for (int i = 0; i < run.ready_count; i++)
-			if (run.ready[i].task == task && run.ready[i].step_no == step_no)
-				run.ready[i] = run.ready[--run.ready_count];
-		fail_step(run.batch, task, step_no, error, retryable, 0, now);
+		run_forget(&run, task, step_no);
+		run_fail_step(run.batch, task, step_no, error, retryable, 0, now);
 	}
 	else
 		task = NULL;
@@ -656,17 +353,17 @@ guarded_batch(int lane)
 	alone_left--;
 	PG_TRY();
 	{
-		if (failed_step > 0)
-			fail_in_own_transaction(failed_task, failed_step, error, true, true);
+		if (run_last_step > 0)
+			fail_in_own_transaction(run_last_task, run_last_step, error, true, true);
 		else
-			put_task_off(failed_task);
+			put_task_off(run_last_task);
 	}
 	PG_CATCH();
 	{
 		(void) after_error(caller);
 		PG_TRY();
 		{
-			put_task_off(failed_task);
+			put_task_off(run_last_task);
 		}
 		PG_CATCH();
 		{

@@ -72,7 +72,11 @@ step_timeout_fired(void)
 void
 handler_init(void)
 {
-	step_timeout = RegisterTimeout(USER_TIMEOUT, step_timeout_fired);
+	static bool registered = false;
+
+	if (!registered)
+		step_timeout = RegisterTimeout(USER_TIMEOUT, step_timeout_fired);
+	registered = true;
 }
 
 int64
@@ -231,14 +235,29 @@ enter_handler(Handler *handler, int sec_context)
 	SetUserIdAndSecContext(handler->role, sec_context | SECURITY_LOCAL_USERID_CHANGE);
 }
 
+/*
+ * Time that this attempt may take, in microseconds; 0: as long as it likes.  No
+ * step goes on when its task's time is up.
+ */
+static int64
+time_allowed(TaskRun *task, PlanStep *step)
+{
+	int64		left;
+
+	if (task->plan->timeout == 0)
+		return step->timeout;
+	left = Max(task->started_at + task->plan->timeout - tasker_now(), 1);
+	return step->timeout > 0 ? Min(step->timeout, left) : left;
+}
+
 static void
-start_timeout(PlanStep *step)
+start_timeout(int64 allowed)
 {
 	timeout_fired = 0;
-	if (step->timeout > 0)
+	if (allowed > 0)
 		enable_timeout_every(step_timeout,
 							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 Max(step->timeout / 1000, 1)),
+														 Max(allowed / 1000, 1)),
 							 TIMEOUT_REPEAT_MS);
 }
 
@@ -247,9 +266,9 @@ start_timeout(PlanStep *step)
  * not hit whoever comes next.
  */
 static void
-stop_timeout(PlanStep *step)
+stop_timeout(int64 allowed)
 {
-	if (step->timeout == 0)
+	if (allowed == 0)
 		return;
 	disable_timeout(step_timeout, false);
 	if (timeout_fired > 0)
@@ -260,7 +279,7 @@ stop_timeout(PlanStep *step)
  * The error of a handler, as its outcome.
  */
 static void
-take_error(Batch *batch, PlanStep *step, HandlerOutcome *outcome)
+take_error(PlanStep *step, int64 allowed, HandlerOutcome *outcome)
 {
 	ErrorData  *error = CopyErrorData();
 
@@ -270,17 +289,18 @@ take_error(Batch *batch, PlanStep *step, HandlerOutcome *outcome)
 	if (timeout_fired > 0 && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		outcome->timed_out = true;
-		error->message = psprintf("step timed out after %g s",
-								  (double) step->timeout / USECS_PER_SEC);
-		error->detail = psprintf("The timeout of step \"%s\" in its definition is up.", step->name);
-		error->hint = pstrdup("Raise the step's timeout, or make its handler do less at a time.");
+		error->message = psprintf("step timed out after %g s", (double) allowed / USECS_PER_SEC);
+		error->detail = psprintf(allowed == step->timeout ?
+								 "The timeout of step \"%s\" in its definition is up." :
+								 "The timeout of the task of step \"%s\" is up.", step->name);
+		error->hint = pstrdup("Raise the timeout, or make the handler do less at a time.");
 	}
 	if (error->sqlerrcode == ERRCODE_TASKER_RETRYABLE)
 		outcome->retry_after = error->datatype_name;
 }
 
 void
-handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
+handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutcome *outcome)
 {
 	PlanStep   *step = plan_step(task->plan, step_no);
 	Handler    *handler = step->handler;
@@ -290,6 +310,7 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	Oid			caller_role;
 	int			caller_security;
 	bool		used_temp = (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0;
+	int64		allowed = time_allowed(task, step);
 	TimestampTz began = GetCurrentTimestamp();
 
 	memset(outcome, 0, sizeof(HandlerOutcome));
@@ -309,7 +330,7 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 		MemoryContextSwitchTo(scratch);
 		argument = handler_step_context(task, step_no);
 		PushActiveSnapshot(GetTransactionSnapshot());
-		start_timeout(step);
+		start_timeout(allowed);
 		handler_look_up(handler);
 		if (handler->problem != NULL)
 			ereport(ERROR,
@@ -318,10 +339,12 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 					errhint("Register the handler anew with replace => true, then retry the step."));
 		enter_handler(handler, caller_security);
 		result = call_function(handler, argument, &isnull);
-		AfterTriggerFireDeferred();
+		if (!in_place)
+			AfterTriggerFireDeferred();
 		SetUserIdAndSecContext(caller_role, caller_security);
-		clean_up_behind(used_temp);
-		stop_timeout(step);
+		if (!in_place)
+			clean_up_behind(used_temp);
+		stop_timeout(allowed);
 
 		MemoryContextSwitchTo(batch->context);
 		if (!isnull)
@@ -336,8 +359,8 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(batch->context);
-		stop_timeout(step);
-		take_error(batch, step, outcome);
+		stop_timeout(allowed);
+		take_error(step, allowed, outcome);
 		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();

@@ -22,8 +22,14 @@ typedef struct HandlerOutcome
 	char	   *retry_after;	/* delay that retryable_error() asked for, in µs, or NULL */
 } HandlerOutcome;
 
-extern void handler_init(void);	/* once a process */
-extern void handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome);
+extern void handler_init(void);	/* before the first run; again does nothing */
+
+/*
+ * in_place: in a session of a user's, whose cursors, temporary tables, prepared
+ * statements and deferred triggers are left alone.
+ */
+extern void handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place,
+						HandlerOutcome *outcome);
 
 /* A tasker.step_context. */
 extern Datum handler_step_context(TaskRun *task, int step_no);

@@ -236,7 +236,8 @@ graph_start(Batch *batch, TaskRun *task, TimestampTz at)
 {
 	if (task->state != TASK_PENDING)
 		return;
-	if (task->started_at == 0)
+	/* The time that a task may take counts from its latest start. */
+	if (task->started_at == 0 || task->plan->timeout > 0)
 		task->started_at = at;
 	move_task(batch, task, TASK_IN_PROGRESS, at, NULL);
 }

@@ -18,6 +18,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	registry/tables.sql \
 	task/tables.sql \
 	readiness/queue.sql \
+	readiness/limits.sql \
 	state/log.sql \
 	engine/tables.sql \
 	task/views.sql \

@@ -55,10 +55,11 @@ static const char claim_sql[] =
 	"ORDER BY q.rank, q.due "
 	"LIMIT $2 "
 	"FOR UPDATE SKIP LOCKED)) "
-	"RETURNING task_id, step_no, tries) "
+	"RETURNING task_id, step_no, tries, rank, due) "
 	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS " "
 	"FROM c "
-	"JOIN tasker.task AS t ON t.task_id = c.task_id";
+	"JOIN tasker.task AS t ON t.task_id = c.task_id "
+	"ORDER BY c.rank, c.due, c.task_id, c.step_no";
 
 static Statement claim = {
 	.sql = claim_sql,
@@ -176,6 +177,22 @@ claim_limit(int lane)
 }
 
 /*
+ * Whoever held the slot that a step was made to wait for may have let it go
+ * before the token that waits was there to be seen.
+ */
+static void
+look_at_limits(Run *run)
+{
+	for (int i = 0; i < run->parked_count; i++)
+	{
+		worker_begin();
+		if (limit_is_free(run->parked[i]))
+			limit_unpark(run->parked[i], 1);
+		worker_commit();
+	}
+}
+
+/*
  * A batch from the lane.  Returns the number of tokens claimed.
  */
 static int
@@ -227,9 +244,11 @@ run_batch(int lane)
 	write_batch(run.batch);
 	if (rows == tasker_batch_size)
 		tasker_note_ready(1);
+	limit_unpark_held(run.slow ? 1 : tasker_batch_size);
 	worker_commit();
 	flight_note_idle();
 	LockReleaseSession(USER_LOCKMETHOD);
+	look_at_limits(&run);
 	if (careful)
 		alone_left--;
 	else if (lane == LANE_SLOW)

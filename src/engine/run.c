@@ -261,6 +261,30 @@ fail_missing(Run *run, TaskRun *task, int step_no, TimestampTz at)
 }
 
 /*
+ * As many steps as a limit allows are in progress: the token waits for one of
+ * them to end.
+ */
+static void
+park(Run *run, TaskRun *task, int step_no, int32 limit)
+{
+	if (run->in_place)
+		ereport(ERROR,
+				errcode(ERRCODE_TASKER_NOT_ALLOWED),
+				errmsg("a limit on the steps in progress is reached"),
+				errdetail("Step \"%s\" stands under it.", plan_step(task->plan, step_no)->name),
+				errhint("Try again later, or create the task with tasker.create_task()."));
+	graph_queue_step(run->batch, task, step_no,
+					 handler_lane(plan_step(task->plan, step_no)->handler), tasker_now());
+	task->steps[step_no - 1].parked = limit;
+	run->queued++;
+	for (int i = 0; i < run->parked_count; i++)
+		if (run->parked[i] == limit)
+			return;
+	if (run->parked_count < lengthof(run->parked))
+		run->parked[run->parked_count++] = limit;
+}
+
+/*
  * Runs what is ready until nothing is, or the batch has to end.
  */
 void
@@ -295,6 +319,14 @@ run_ready(Run *run)
 		}
 		if (step->handler->kind == HANDLER_SQL && may_run_here(run, task, step->handler))
 		{
+			int32		limit;
+
+			if (step->limit_count > 0 &&
+				!limit_take(step->limits, step->limit_count, &limit))
+			{
+				park(run, task, next.step_no, limit);
+				continue;
+			}
 			run_step(run, task, next.step_no);
 			if (!run->closed)
 				run->closed = time_is_up(run);

@@ -33,6 +33,8 @@ typedef struct Run
 	bool		in_place;		/* everything here and now, in the caller's transaction */
 	bool		slow;			/* met a handler that is slow or was never timed */
 	TimestampTz deadline;
+	int			parked_count;
+	int32		parked[16];		/* limits that steps were made to wait for */
 } Run;
 
 /* Who was at work last, should the transaction fail. */

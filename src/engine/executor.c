@@ -14,6 +14,8 @@
  */
 #include "postgres.h"
 
+#include <errno.h>
+
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
@@ -50,6 +52,9 @@ PG_FUNCTION_INFO_V1(tasker_hold);
 
 /* After a crash in the middle of saving: so many steps are run alone. */
 #define CAREFUL_STEPS		200
+
+/* As in retryable_error(): a thousand years. */
+#define MAX_RETRY_AFTER_US	(1000 * 366 * USECS_PER_DAY)
 
 /* How long a task is put off that can't even be failed. */
 #define PUT_OFF_US			(10 * USECS_PER_SEC)
@@ -149,8 +154,6 @@ typedef struct Run
 	int			lane;			/* claimed from */
 	bool		closed;			/* starts no further step */
 	TimestampTz deadline;
-	TaskRun    *last_task;		/* the step that ran last, for blame */
-	int16		last_step;
 } Run;
 
 static MemoryContext batch_context;
@@ -158,10 +161,13 @@ static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
 static int	executor_number;
 
-/* Who was at work when the transaction failed; survives its abort. */
+/*
+ * Whom to blame if the transaction fails: the step that ran last, or the task
+ * that was read last.  Survives the abort.
+ */
 static int	failed_claims;
 static int64 failed_task;
-static int16 failed_step;
+static int16 failed_step;		/* 0: no step has run */
 static bool failed_alone;
 
 /*
@@ -230,8 +236,10 @@ take_row(Run *run, uint64 row)
 	{
 		/* Reading a plan uses SPI, too: the rows at hand are kept aside. */
 		SPITupleTable *table = SPI_tuptable;
-		TaskPlan   *plan = plan_get(DatumGetInt32(row_value(row, 4, &isnull)));
+		TaskPlan   *plan;
 
+		failed_task = task_id;
+		plan = plan_get(DatumGetInt32(row_value(row, 4, &isnull)));
 		SPI_tuptable = table;
 		task = batch_add_task(run->batch, plan, task_id, state);
 		task->priority = DatumGetInt32(row_value(row, 6, &isnull));
@@ -325,22 +333,23 @@ is_suspect(int sqlerrcode)
 }
 
 /*
- * Time at which a retry was asked for; 0: not, so the back-off decides.
+ * Time at which a retry was asked for; 0: not, so the back-off decides.  A
+ * handler may raise the error itself and write whatever it likes where
+ * retryable_error() writes the delay, so nothing here may fail.
  */
 static TimestampTz
 asked_retry_at(HandlerOutcome *outcome, TimestampTz at)
 {
-	Interval   *interval;
+	char	   *end;
+	int64		delay;
 
-	if (outcome->retry_after == NULL)
+	if (outcome->retry_after == NULL || outcome->retry_after[0] == '\0')
 		return 0;
-	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in,
-													 CStringGetDatum(outcome->retry_after),
-													 ObjectIdGetDatum(InvalidOid),
-													 Int32GetDatum(-1)));
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												   TimestampTzGetDatum(at),
-												   IntervalPGetDatum(interval)));
+	errno = 0;
+	delay = strtoi64(outcome->retry_after, &end, 10);
+	if (errno != 0 || *end != '\0' || delay < 0 || delay > MAX_RETRY_AFTER_US)
+		return 0;
+	return at + delay;
 }
 
 static void
@@ -387,8 +396,8 @@ run_step(Run *run, TaskRun *task, int step_no)
 	HandlerOutcome outcome;
 	TimestampTz at = tasker_now();
 
-	my_slot->task_id = task->task_id;
-	my_slot->step_no = step_no;
+	failed_task = my_slot->task_id = task->task_id;
+	failed_step = my_slot->step_no = step_no;
 	my_slot->since = at;
 	/* Before a long run: what else may wait is for somebody else. */
 	if (!handler_is_fast(handler))
@@ -396,8 +405,6 @@ run_step(Run *run, TaskRun *task, int step_no)
 	graph_step_started(batch, task, step_no, at);
 	handler_run(batch, task, step_no, &outcome);
 	run->ran++;
-	run->last_task = task;
-	run->last_step = step_no;
 	run->writing += outcome.wrote;
 	my_slot->task_id = 0;
 	at = tasker_now();
@@ -571,6 +578,7 @@ run_batch(int lane)
 	MemoryContextReset(batch_context);
 	failed_claims = 0;
 	failed_task = 0;
+	failed_step = 0;
 	failed_alone = careful;
 	worker_begin();
 	plan_cache_refresh();
@@ -602,16 +610,6 @@ run_batch(int lane)
 	find_ready(&run);
 	run_ready(&run);
 
-	if (run.last_task != NULL)
-	{
-		failed_task = run.last_task->task_id;
-		failed_step = run.last_step;
-	}
-	else if (list_length(run.batch->tasks) > 0)
-	{
-		failed_task = ((TaskRun *) linitial(run.batch->tasks))->task_id;
-		failed_step = 0;
-	}
 	flight_note_saving(careful ? failed_task : 0, careful ? failed_step : 0);
 	write_batch(run.batch);
 	if (rows == tasker_batch_size)

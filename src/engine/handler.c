@@ -51,7 +51,6 @@
 
 static TimeoutId step_timeout;
 static volatile sig_atomic_t timeout_fired = 0;
-static int64 running_task = 0;
 
 /*
  * The step's time is up.  Runs in a signal handler.
@@ -75,12 +74,6 @@ void
 handler_init(void)
 {
 	step_timeout = RegisterTimeout(USER_TIMEOUT, step_timeout_fired);
-}
-
-int64
-handler_running_task(void)
-{
-	return running_task;
 }
 
 static void
@@ -297,7 +290,6 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	memset(outcome, 0, sizeof(HandlerOutcome));
 	GetUserIdAndSecContext(&caller_role, &caller_security);
 	scratch = AllocSetContextCreate(batch->context, "tasker handler", ALLOCSET_DEFAULT_SIZES);
-	running_task = task->task_id;
 	flight_note_running(task->task_id, step_no);
 
 	BeginInternalSubTransaction(NULL);
@@ -348,14 +340,13 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	CurrentResourceOwner = caller_owner;
 	MemoryContextDelete(scratch);
 	flight_note_idle();
-	running_task = 0;
 	outcome->us = Max(GetCurrentTimestamp() - began, 1);
 }
 
 static void
 push_pair(JsonbParseState **state, const char *key, const char *value)
 {
-	if (value == NULL)
+	if (value == NULL || value[0] == '\0')
 		return;
 	push_string(state, WJB_KEY, key);
 	push_string(state, WJB_VALUE, value);

@@ -19,7 +19,7 @@ typedef struct HandlerOutcome
 	uint64		us;				/* run time */
 	Jsonb	   *results;		/* in the batch's context */
 	ErrorData  *error;			/* where not ok; in the batch's context */
-	char	   *retry_after;	/* interval that retryable_error() asked for, or NULL */
+	char	   *retry_after;	/* what retryable_error() asked for: µs as text; or NULL */
 } HandlerOutcome;
 
 extern void handler_init(void);	/* once a process */
@@ -28,8 +28,5 @@ extern void handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome
 /* What goes into tasker.step.error; retryable as it was decided. */
 extern Jsonb *handler_error_jsonb(Batch *batch, ErrorData *error, int attempt, bool retryable,
 								  TimestampTz at);
-
-/* Whether this process is inside a handler, and of which task. */
-extern int64 handler_running_task(void);
 
 #endif							/* TASKER_HANDLER_H */

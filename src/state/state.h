@@ -79,8 +79,6 @@ typedef struct StepRun
 	TimestampTz started_at;
 	TimestampTz finished_at;
 	TimestampTz next_attempt_at;
-	TimestampTz lease_until;
-	char	   *claimed_by;
 	Jsonb	   *results;
 	Jsonb	   *error;
 	Jsonb	   *inputs;
@@ -98,12 +96,10 @@ typedef struct TaskRun
 	bool		at_start;		/* claimed by its start token: nobody else has any of it */
 	bool		put_back;		/* its start token goes back into the queue */
 	int32		priority;
-	TimestampTz created_at;
 	TimestampTz started_at;
 	TimestampTz finished_at;
 	Jsonb	   *context;
 	Jsonb	   *error;			/* of the step that failed first for good */
-	char	   *reason;			/* new reason; NULL: leave it */
 	char	   *correlation_id;
 	char	   *traceparent;
 	ArrayType  *bypass_steps;	/* names; NULL: none */

@@ -70,6 +70,11 @@ $(EXTENSION_SCRIPT): $(SQL_PARTS) tasker.control
 
 $(OBJS): $(wildcard src/*.h src/*/*.h)
 
+# doc/reference.md, from the comments in the database.
+.PHONY: doc
+doc: all
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/doc_reference
+
 else
 
 # PGXS has a check of its own, which refuses.  So it is left out here, and

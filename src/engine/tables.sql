@@ -38,8 +38,8 @@ CREATE TABLE tasker.crash (
 COMMENT ON TABLE tasker.crash IS 'Steps during which the server went down. A step that reaches tasker.max_crashes goes to error.';
 COMMENT ON COLUMN tasker.crash.task_id IS 'Task.';
 COMMENT ON COLUMN tasker.crash.step_no IS 'Step.';
-COMMENT ON COLUMN tasker.crash.crashes IS 'Number of runs that were started while the executors were on probation and did not come to an end.';
-COMMENT ON COLUMN tasker.crash.last_at IS 'When the latest of them started.';
+COMMENT ON COLUMN tasker.crash.crashes IS 'How often an executor died in the middle of its run.';
+COMMENT ON COLUMN tasker.crash.last_at IS 'When the latest of them was counted.';
 
 SELECT pg_catalog.pg_extension_config_dump('tasker.origin', '');
 SELECT pg_catalog.pg_extension_config_dump('tasker.crash', '');

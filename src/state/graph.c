@@ -307,7 +307,7 @@ push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text)
 static void
 push_pair(JsonbParseState **state, const char *key, const char *text)
 {
-	if (text == NULL)
+	if (text == NULL || text[0] == '\0')
 		return;
 	push_string(state, WJB_KEY, key);
 	push_string(state, WJB_VALUE, text);

@@ -22,6 +22,7 @@
 #include "pgstat.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -47,6 +48,12 @@ PG_FUNCTION_INFO_V1(tasker_hold);
 
 /* How long a step in a batch may wait for a lock. */
 #define BATCH_LOCK_TIMEOUT	100
+
+/*
+ * How long a step that could not have its lock waits until it is run alone: what
+ * is ready beside it goes first, for alone it may wait for that lock for long.
+ */
+#define SUSPECT_DELAY_US	(500 * INT64CONST(1000))
 
 /* After a crash in the middle of saving: so many steps are run alone. */
 #define CAREFUL_STEPS		200
@@ -324,25 +331,6 @@ is_suspect(int sqlerrcode)
 		sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
-/*
- * Time at which a retry was asked for; 0: not, so the back-off decides.
- */
-static TimestampTz
-asked_retry_at(HandlerOutcome *outcome, TimestampTz at)
-{
-	Interval   *interval;
-
-	if (outcome->retry_after == NULL)
-		return 0;
-	interval = DatumGetIntervalP(DirectFunctionCall3(interval_in,
-													 CStringGetDatum(outcome->retry_after),
-													 ObjectIdGetDatum(InvalidOid),
-													 Int32GetDatum(-1)));
-	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												   TimestampTzGetDatum(at),
-												   IntervalPGetDatum(interval)));
-}
-
 static void
 fail_step(Batch *batch, TaskRun *task, int step_no, ErrorData *error, bool retryable,
 		  TimestampTz retry_at, TimestampTz at)
@@ -369,7 +357,7 @@ put_suspect_back(Run *run, TaskRun *task, int step_no, StepRun *before, int move
 	graph_count(task);
 	run->batch->move_count = moves_before;
 	step->tries++;
-	graph_queue_step(run->batch, task, step_no, LANE_ALONE, at);
+	graph_queue_step(run->batch, task, step_no, LANE_ALONE, at + SUSPECT_DELAY_US);
 	run->closed = true;
 }
 
@@ -402,6 +390,7 @@ run_step(Run *run, TaskRun *task, int step_no)
 	my_slot->task_id = 0;
 	at = tasker_now();
 
+	run->closed |= outcome.ends_batch;
 	if (outcome.ok)
 	{
 		handler_timed(handler, outcome.us);
@@ -418,35 +407,23 @@ run_step(Run *run, TaskRun *task, int step_no)
 		fail_step(batch, task, step_no, outcome.error,
 				  outcome.error->sqlerrcode != ERRCODE_TASKER_PERMANENT &&
 				  handler->problem == NULL,
-				  asked_retry_at(&outcome, at), at);
+				  outcome.retry_after >= 0 ? at + outcome.retry_after : 0, at);
 	}
 }
 
 /*
- * Whether the task has other steps waiting on the stack: an executor beside
- * this one could run them.
- */
-static bool
-has_siblings(Run *run, TaskRun *task)
-{
-	for (int i = run->ready_count - 1; i >= 0; i--)
-		if (run->ready[i].task == task)
-			return true;
-	return false;
-}
-
-/*
  * Whether the handler may run here and now.  One that is slow, or may be, runs
- * first in its transaction and does not keep its siblings waiting.
+ * first in its transaction, and keeps nothing waiting that others could run:
+ * neither steps of its task nor other tasks of the batch.
  */
 static bool
-may_run_here(Run *run, TaskRun *task, Handler *handler)
+may_run_here(Run *run, Handler *handler)
 {
 	if (run->closed)
 		return false;
 	if (handler_is_fast(handler) && !handler->own_transaction)
 		return true;
-	return run->ran == 0 && run->queued == 0 && (run->lane != LANE_BATCH || !has_siblings(run, task));
+	return run->ran == 0 && run->queued == 0 && (run->lane != LANE_BATCH || run->ready_count == 0);
 }
 
 static bool
@@ -504,7 +481,7 @@ run_ready(Run *run)
 			push_children(run, task, next.step_no);
 			continue;
 		}
-		if (step->handler->kind == HANDLER_SQL && may_run_here(run, task, step->handler))
+		if (step->handler->kind == HANDLER_SQL && may_run_here(run, step->handler))
 		{
 			run_step(run, task, next.step_no);
 			if (!run->closed)
@@ -524,19 +501,18 @@ run_ready(Run *run)
 }
 
 /*
- * Sets lock_timeout for the steps to come, where it is another one.
+ * Sets lock_timeout for the steps to come, where it is another one.  A rollback
+ * undoes it, so the setting itself is asked what it is.
  */
 static void
 set_lock_timeout(int ms)
 {
-	static int	current = -1;
 	char		value[16];
 
-	if (ms == current)
+	if (ms == LockTimeout)
 		return;
 	snprintf(value, sizeof(value), "%d", ms);
 	SetConfigOption("lock_timeout", value, PGC_SUSET, PGC_S_SESSION);
-	current = ms;
 }
 
 /*

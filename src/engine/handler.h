@@ -16,10 +16,11 @@ typedef struct HandlerOutcome
 	bool		ok;
 	bool		wrote;			/* its subtransaction took a transaction id */
 	bool		timed_out;
+	bool		ends_batch;		/* what it did holds until the end of the transaction */
 	uint64		us;				/* run time */
 	Jsonb	   *results;		/* in the batch's context */
 	ErrorData  *error;			/* where not ok; in the batch's context */
-	char	   *retry_after;	/* interval that retryable_error() asked for, or NULL */
+	int64		retry_after;	/* µs that retryable_error() asked for; -1: none */
 } HandlerOutcome;
 
 extern void handler_init(void);	/* once a process */
@@ -31,5 +32,8 @@ extern Jsonb *handler_error_jsonb(Batch *batch, ErrorData *error, int attempt, b
 
 /* Whether this process is inside a handler, and of which task. */
 extern int64 handler_running_task(void);
+
+/* SET CONSTRAINTS is being run in this process. */
+extern void handler_note_constraints(void);
 
 #endif							/* TASKER_HANDLER_H */

@@ -26,13 +26,13 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                   DETAIL = format('It is %s.', retry_after);
     END IF;
-    -- The field for a datatype's name carries the delay: it is part of the error
-    -- itself, so it can't be lost or be taken for another error's.
+    -- The field for a datatype's name carries the delay, in microseconds: it is
+    -- part of the error itself, so it can't be lost or be taken for another's.
     RAISE EXCEPTION USING
         ERRCODE = 'TK002',
         MESSAGE = coalesce(message, 'retryable error'),
         DETAIL = coalesce(details::text, ''),
-        DATATYPE = coalesce(retry_after::text, '');
+        DATATYPE = coalesce(trunc(extract(epoch FROM retry_after) * 1000000)::text, '');
 END;
 $$;
 COMMENT ON FUNCTION tasker.retryable_error(text, interval, jsonb) IS

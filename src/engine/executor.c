@@ -55,6 +55,9 @@ PG_FUNCTION_INFO_V1(tasker_hold);
  */
 #define SUSPECT_DELAY_US	(500 * INT64CONST(1000))
 
+/* So much later, for each crash, is a step run again. */
+#define CRASH_DELAY_US		USECS_PER_SEC
+
 /* After a crash in the middle of saving: so many steps are run alone. */
 #define CAREFUL_STEPS		200
 
@@ -124,15 +127,52 @@ static Statement next_due = {
 	.sql = "SELECT due FROM tasker.queue WHERE lane = -1 AND rank = 0 ORDER BY rank, due LIMIT 1",
 };
 
+/* A crash, or a step that outlived its timeout. */
 static Statement count_crash = {
-	.sql = "INSERT INTO tasker.crash AS c (task_id, step_no, crashes, last_at) "
-	"VALUES ($1, $2, 1, $3) "
+	.sql = "INSERT INTO tasker.crash AS c (task_id, step_no, crashes, last_at, overran) "
+	"VALUES ($1, $2, CASE WHEN $4 THEN 0 ELSE 1 END, $3, $4) "
 	"ON CONFLICT (task_id, step_no) "
-	"DO UPDATE SET crashes = c.crashes + 1, last_at = EXCLUDED.last_at "
+	"DO UPDATE SET crashes = c.crashes + EXCLUDED.crashes, last_at = EXCLUDED.last_at, "
+	"overran = EXCLUDED.overran "
 	"RETURNING crashes",
-	.arg_count = 3,
-	.arg_types = {INT8OID, INT2OID, TIMESTAMPTZOID},
+	.arg_count = 4,
+	.arg_types = {INT8OID, INT2OID, TIMESTAMPTZOID, BOOLOID},
 };
+
+static Statement read_suspects = {
+	.sql = "SELECT task_id, step_no FROM tasker.crash ORDER BY last_at DESC LIMIT 1000",
+};
+
+static Statement read_crash = {
+	.sql = "SELECT crashes, last_at, overran FROM tasker.crash "
+	"WHERE task_id = $1 AND step_no = $2",
+	.arg_count = 2,
+	.arg_types = {INT8OID, INT2OID},
+};
+
+static Statement forget_crash = {
+	.sql = "DELETE FROM tasker.crash WHERE task_id = $1 AND step_no = $2",
+	.arg_count = 2,
+	.arg_types = {INT8OID, INT2OID},
+};
+
+/* A step of which it is known that an executor died of it. */
+typedef struct Suspect
+{
+	int64		task_id;
+	int16		step_no;
+} Suspect;
+
+/* A step that is to be failed when it is reached. */
+typedef struct Doom
+{
+	int64		task_id;
+	int16		step_no;
+	ErrorData  *error;
+	bool		counts;			/* as an attempt */
+	bool		retryable;
+	bool		done;
+} Doom;
 
 /* A step that is ready in memory. */
 typedef struct ReadyStep
@@ -155,6 +195,8 @@ typedef struct Run
 	bool		alone;			/* one step and no more */
 	int			lane;			/* claimed from */
 	bool		closed;			/* starts no further step */
+	bool		cleared;		/* a suspect came to an end */
+	Doom	   *doom;			/* or NULL */
 	TimestampTz deadline;
 	TaskRun    *last_task;		/* the step that ran last, for blame */
 	int16		last_step;
@@ -164,6 +206,12 @@ static MemoryContext batch_context;
 static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
 static int	executor_number;
+
+/* tasker.crash as it was when `suspicions` was suspicions_known. */
+static Suspect *suspects = NULL;
+static int	suspect_count = 0;
+static uint32 suspicions_known = 0;
+static bool suspects_read = false;
 
 /* Who was at work when the transaction failed; survives its abort. */
 static int	failed_claims;
@@ -449,6 +497,129 @@ fail_missing(Run *run, TaskRun *task, int step_no, TimestampTz at)
 }
 
 /*
+ * Fails the step that the transaction is there to fail.
+ */
+static void
+fail_doomed(Run *run, TaskRun *task, int step_no)
+{
+	Doom	   *doom = run->doom;
+	TimestampTz now = tasker_now();
+
+	if (doom->counts)
+		graph_step_started(run->batch, task, step_no, now);
+	fail_step(run->batch, task, step_no, doom->error, doom->retryable, 0, now);
+	doom->done = true;
+}
+
+static bool
+is_doomed(Run *run, TaskRun *task, int step_no)
+{
+	return run->doom != NULL && run->doom->task_id == task->task_id &&
+		(step_no == 0 || run->doom->step_no == step_no);
+}
+
+/*
+ * Whether an executor died of the step.  A wrong yes costs a look at the table.
+ */
+static bool
+is_crash_suspect(TaskRun *task, int step_no)
+{
+	for (int i = 0; i < suspect_count; i++)
+		if (suspects[i].task_id == task->task_id && suspects[i].step_no == step_no)
+			return true;
+	return false;
+}
+
+static void
+clear_suspect(Run *run, TaskRun *task, int step_no)
+{
+	Datum		key[2] = {Int64GetDatum(task->task_id), Int16GetDatum(step_no)};
+
+	statement_run(&forget_crash, key, NULL);
+	run->cleared = true;
+}
+
+static void
+fail_overran(Run *run, TaskRun *task, int step_no)
+{
+	ErrorData	error = {0};
+	TimestampTz now = tasker_now();
+
+	error.sqlerrcode = ERRCODE_QUERY_CANCELED;
+	error.message = pstrdup("step outlived its timeout");
+	error.detail = pstrdup("Its handler went on when it was cancelled, so its executor was ended.");
+	error.hint = pstrdup("Let the handler pass on query_canceled.");
+	graph_step_started(run->batch, task, step_no, now);
+	fail_step(run->batch, task, step_no, &error, true, 0, now);
+}
+
+static void
+fail_crashing(Run *run, TaskRun *task, int step_no, int crashes)
+{
+	ErrorData	error = {0};
+
+	error.sqlerrcode = ERRCODE_CRASH_SHUTDOWN;
+	error.message = psprintf("the server crashed %d times while this step ran", crashes);
+	error.detail = pstrdup("Each time its executor died in the middle of its handler.");
+	error.hint = pstrdup("See the server log for the cause; retry the step when it is gone.");
+	fail_step(run->batch, task, step_no, &error, false, 0, tasker_now());
+}
+
+/*
+ * A step of which an executor died before.  It is run alone, so that it takes
+ * nobody's work with it, and later the more often it happened, so that others
+ * come first; or not at all any more.
+ */
+static void
+run_suspect(Run *run, TaskRun *task, int step_no)
+{
+	Datum		key[2] = {Int64GetDatum(task->task_id), Int16GetDatum(step_no)};
+	TimestampTz now = tasker_now();
+	TimestampTz not_before;
+	int			crashes;
+	bool		overran;
+	bool		ended = true;
+	bool		isnull;
+
+	if (statement_run(&read_crash, key, NULL) == 0)
+	{
+		/* Cleared by another executor, and we do not know yet. */
+		SPI_freetuptable(SPI_tuptable);
+		crashes = 0;
+		not_before = 0;
+		overran = false;
+	}
+	else
+	{
+		crashes = DatumGetInt32(row_value(0, 1, &isnull));
+		not_before = DatumGetTimestampTz(row_value(0, 2, &isnull)) + crashes * CRASH_DELAY_US;
+		overran = DatumGetBool(row_value(0, 3, &isnull));
+		SPI_freetuptable(SPI_tuptable);
+	}
+
+	if (overran)
+		fail_overran(run, task, step_no);
+	else if (crashes >= tasker_max_crashes)
+		fail_crashing(run, task, step_no, crashes);
+	else if (run->alone && !run->closed && run->ran == 0 && not_before <= now)
+	{
+		int			attempts = task->steps[step_no - 1].attempts;
+
+		run_step(run, task, step_no);
+		/* One that was put back for a lock is still to be run. */
+		ended = task->steps[step_no - 1].attempts != attempts;
+	}
+	else
+	{
+		graph_queue_step(run->batch, task, step_no, LANE_ALONE, Max(not_before, now));
+		run->queued++;
+		ended = false;
+	}
+	if (ended)
+		clear_suspect(run, task, step_no);
+}
+
+/*
  * Runs what is ready until nothing is, or the batch has to end.
  */
 static void
@@ -468,17 +639,30 @@ run_ready(Run *run)
 		if (task->state == TASK_PENDING)
 		{
 			/* Not begun, and no time left: it goes back as a whole. */
-			if (run->closed && task->at_start)
+			if (run->closed && task->at_start && !is_doomed(run, task, 0))
 			{
 				task->put_back = true;
 				continue;
 			}
 			graph_start(run->batch, task, tasker_now());
 		}
+		if (is_doomed(run, task, next.step_no))
+		{
+			fail_doomed(run, task, next.step_no);
+			continue;
+		}
 		if (state->state == STEP_PENDING && graph_bypasses(task, next.step_no))
 		{
 			graph_step_skipped(run->batch, task, next.step_no, tasker_now());
 			push_children(run, task, next.step_no);
+			continue;
+		}
+		if (step->handler->kind == HANDLER_SQL && suspect_count > 0 &&
+			is_crash_suspect(task, next.step_no))
+		{
+			run_suspect(run, task, next.step_no);
+			if (!run->closed)
+				run->closed = time_is_up(run);
 			continue;
 		}
 		if (step->handler->kind == HANDLER_SQL && may_run_here(run, step->handler))
@@ -534,6 +718,152 @@ claim_limit(int lane)
 }
 
 /*
+ * After an error outside a handler: reports it, ends the transaction, and sees
+ * to it that the same does not happen again and again.  Returns a copy of the
+ * error.
+ */
+static ErrorData *
+after_error(MemoryContext keep)
+{
+	ErrorData  *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(keep);
+	error = CopyErrorData();
+	EmitErrorReport();
+	AbortCurrentTransaction();
+	FlushErrorState();
+	flight_note_idle();
+	LockReleaseSession(USER_LOCKMETHOD);
+	my_slot->task_id = 0;
+	RESUME_INTERRUPTS();
+	return error;
+}
+
+/*
+ * Deals with what an executor was running when it died: it is written down.
+ */
+static void
+judge(const FlightSuspect *suspect)
+{
+	Datum		values[4] = {Int64GetDatum(suspect->task_id), Int16GetDatum(suspect->step_no),
+		TimestampTzGetDatum(tasker_now()), BoolGetDatum(suspect->overran)};
+	bool		isnull;
+	int			crashes;
+
+	if (suspect->task_id == 0 || suspect->step_no == 0)
+	{
+		pg_atomic_write_u32(&my_database->careful, CAREFUL_STEPS);
+		return;
+	}
+	worker_begin();
+	statement_run(&count_crash, values, NULL);
+	crashes = DatumGetInt32(row_value(0, 1, &isnull));
+	worker_commit();
+	if (suspect->overran)
+		return;
+	ereport(LOG,
+			errmsg("an executor crashed while it ran step %d of task " INT64_FORMAT,
+				   suspect->step_no, suspect->task_id),
+			errdetail("That happened %d times; at %d the step goes to error.",
+					  crashes, tasker_max_crashes));
+}
+
+/*
+ * Deals with what dead executors left.  Nobody claims anything before that is
+ * done, so that a step that brings the server down is known by then: whoever
+ * comes first does it, and the others wait here.
+ */
+static void
+judge_suspects(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	FlightSuspect suspect;
+	LOCKTAG		tag;
+	uint32		unjudged;
+	volatile bool failed = false;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, 4);
+	worker_begin();
+	set_lock_timeout(0);
+	(void) LockAcquire(&tag, ExclusiveLock, true, false);
+	worker_commit();
+
+	/* Those that are counted here are found below, and maybe others. */
+	unjudged = pg_atomic_read_u32(&my_database->unjudged);
+	pg_read_barrier();
+	while (!failed && flight_next_suspect(&suspect))
+	{
+		PG_TRY();
+		{
+			judge(&suspect);
+		}
+		PG_CATCH();
+		{
+			/* Which lets go of the lock, too.  Not counted, but not tried for ever. */
+			FreeErrorData(after_error(caller));
+			failed = true;
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(caller);
+		flight_forget(&suspect);
+		pg_atomic_fetch_add_u32(&my_database->suspicions, 1);
+	}
+	(void) pg_atomic_compare_exchange_u32(&my_database->unjudged, &unjudged, 0);
+	if (!failed)
+		LockRelease(&tag, ExclusiveLock, true);
+}
+
+/*
+ * Whether batches are of one step only: this executor's, after one that failed,
+ * or everybody's, after a crash.
+ */
+static bool
+is_careful(void)
+{
+	return alone_left > 0 || pg_atomic_read_u32(&my_database->careful) > 0;
+}
+
+static void
+was_careful(void)
+{
+	uint32		left = pg_atomic_read_u32(&my_database->careful);
+
+	if (alone_left > 0)
+		alone_left--;
+	else if (left > 0)
+		(void) pg_atomic_compare_exchange_u32(&my_database->careful, &left, left - 1);
+}
+
+/*
+ * Reads which steps are suspects, where that has changed.
+ */
+static void
+suspects_refresh(void)
+{
+	uint32		now = pg_atomic_read_u32(&my_database->suspicions);
+	uint64		rows;
+	bool		isnull;
+
+	if (suspects_read && now == suspicions_known)
+		return;
+	rows = statement_run(&read_suspects, NULL, NULL);
+	suspect_count = 0;
+	if (suspects != NULL)
+		pfree(suspects);
+	suspects = MemoryContextAlloc(TopMemoryContext, Max(rows, 1) * sizeof(Suspect));
+	for (uint64 row = 0; row < rows; row++)
+	{
+		suspects[row].task_id = DatumGetInt64(row_value(row, 1, &isnull));
+		suspects[row].step_no = DatumGetInt16(row_value(row, 2, &isnull));
+	}
+	suspect_count = rows;
+	SPI_freetuptable(SPI_tuptable);
+	suspicions_known = now;
+	suspects_read = true;
+}
+
+/*
  * A batch from the lane.  Returns the number of tokens claimed.
  */
 static int
@@ -542,7 +872,7 @@ run_batch(int lane)
 	Run			run = {0};
 	Datum		values[2];
 	uint64		rows;
-	bool		careful = alone_left > 0;
+	bool		careful = is_careful();
 
 	MemoryContextReset(batch_context);
 	failed_claims = 0;
@@ -555,6 +885,7 @@ run_batch(int lane)
 		worker_commit();
 		return 0;
 	}
+	suspects_refresh();
 
 	values[0] = Int32GetDatum(lane);
 	values[1] = Int64GetDatum(careful ? 1 : claim_limit(lane));
@@ -566,6 +897,13 @@ run_batch(int lane)
 	}
 	/* Whoever commits work from now on wakes somebody else. */
 	worker_busy();
+	if (pg_atomic_read_u32(&my_database->unjudged) != 0)
+	{
+		/* Among these may be the step that an executor has just died of. */
+		worker_rollback();
+		judge_suspects();
+		return rows;
+	}
 
 	run.claimed = failed_claims = rows;
 	run.lane = lane;
@@ -588,15 +926,17 @@ run_batch(int lane)
 		failed_task = ((TaskRun *) linitial(run.batch->tasks))->task_id;
 		failed_step = 0;
 	}
-	flight_note_saving(careful ? failed_task : 0, careful ? failed_step : 0);
+	flight_note_saving(run.alone ? failed_task : 0, run.alone ? failed_step : 0);
 	write_batch(run.batch);
 	if (rows == tasker_batch_size)
 		tasker_note_ready(1);
 	worker_commit();
 	flight_note_idle();
 	LockReleaseSession(USER_LOCKMETHOD);
+	if (run.cleared)
+		pg_atomic_fetch_add_u32(&my_database->suspicions, 1);
 	if (careful)
-		alone_left--;
+		was_careful();
 	else if (lane == LANE_SLOW)
 		slow_limit = run.closed ? 1 : Min(slow_limit * 2, tasker_batch_size);
 	return run.claimed;
@@ -622,12 +962,11 @@ put_task_off(int64 task_id)
  * committed.
  */
 static void
-fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error, bool counts, bool retryable)
+fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error)
 {
+	Doom		doom = {task_id, step_no, error, true, true, false};
 	Run			run = {0};
 	Datum		values[2] = {Int64GetDatum(task_id), Int16GetDatum(step_no)};
-	TimestampTz now;
-	TaskRun    *task;
 	uint64		rows;
 
 	MemoryContextReset(batch_context);
@@ -636,49 +975,14 @@ fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error, bool count
 	rows = statement_run(&claim_task, values, NULL);
 	run.batch = batch_create(batch_context);
 	run.closed = true;
+	run.doom = &doom;
 	take_rows(&run, rows);
 	find_ready(&run);
-	now = tasker_now();
-	task = batch_find_task(run.batch, task_id);
-	if (task != NULL && step_no >= 1 && task->steps[step_no - 1].mine)
-	{
-		if (counts)
-			graph_step_started(run.batch, task, step_no, now);
-		for (int i = 0; i < run.ready_count; i++)
-			if (run.ready[i].task == task && run.ready[i].step_no == step_no)
-				run.ready[i] = run.ready[--run.ready_count];
-		fail_step(run.batch, task, step_no, error, retryable, 0, now);
-	}
-	else
-		task = NULL;
 	run_ready(&run);
 	write_batch(run.batch);
 	worker_commit();
-	if (task == NULL && rows > 0)
+	if (!doom.done && rows > 0)
 		put_task_off(task_id);
-}
-
-/*
- * After an error outside a handler: reports it, ends the transaction, and sees
- * to it that the same does not happen again and again.  Returns a copy of the
- * error.
- */
-static ErrorData *
-after_error(MemoryContext keep)
-{
-	ErrorData  *error;
-
-	HOLD_INTERRUPTS();
-	MemoryContextSwitchTo(keep);
-	error = CopyErrorData();
-	EmitErrorReport();
-	AbortCurrentTransaction();
-	FlushErrorState();
-	flight_note_idle();
-	LockReleaseSession(USER_LOCKMETHOD);
-	my_slot->task_id = 0;
-	RESUME_INTERRUPTS();
-	return error;
 }
 
 static int
@@ -716,11 +1020,11 @@ guarded_batch(int lane)
 	}
 
 	/* It ran alone and failed all the same. */
-	alone_left--;
+	was_careful();
 	PG_TRY();
 	{
 		if (failed_step > 0)
-			fail_in_own_transaction(failed_task, failed_step, error, true, true);
+			fail_in_own_transaction(failed_task, failed_step, error);
 		else
 			put_task_off(failed_task);
 	}
@@ -804,72 +1108,6 @@ fire(void)
 }
 
 /*
- * Deals with what an earlier executor was running when it died.
- */
-static void
-judge(FlightSuspect *suspect)
-{
-	ErrorData	error = {0};
-
-	if (suspect->task_id == 0 || suspect->step_no == 0)
-	{
-		alone_left = CAREFUL_STEPS;
-		return;
-	}
-	error.message = pstrdup("step outlived its timeout");
-	error.detail = pstrdup("Its handler went on when it was cancelled, so its executor was ended.");
-	error.sqlerrcode = ERRCODE_QUERY_CANCELED;
-	if (!suspect->overran)
-	{
-		Datum		values[3] = {Int64GetDatum(suspect->task_id),
-			Int16GetDatum(suspect->step_no), TimestampTzGetDatum(tasker_now())};
-		bool		isnull;
-		int			crashes;
-
-		worker_begin();
-		statement_run(&count_crash, values, NULL);
-		crashes = DatumGetInt32(row_value(0, 1, &isnull));
-		worker_commit();
-		ereport(LOG,
-				errmsg("an executor crashed while it ran step %d of task " INT64_FORMAT,
-					   suspect->step_no, suspect->task_id),
-				errdetail("That happened %d times; at %d the step goes to error.",
-						  crashes, tasker_max_crashes));
-		if (crashes < tasker_max_crashes)
-			return;
-		error.message = psprintf("the server crashed %d times while this step ran", crashes);
-		error.detail = pstrdup("Each time its executor died in the middle of its handler.");
-		error.hint = pstrdup("See the server log for the cause; retry the step when it is gone.");
-		error.sqlerrcode = ERRCODE_CRASH_SHUTDOWN;
-	}
-	fail_in_own_transaction(suspect->task_id, suspect->step_no, &error, suspect->overran,
-							suspect->overran);
-}
-
-static void
-judge_suspects(void)
-{
-	FlightSuspect suspects[TASKER_MAX_EXECUTORS];
-	MemoryContext caller = CurrentMemoryContext;
-	int			count = flight_attach(executor_number, suspects, lengthof(suspects));
-
-	for (int i = 0; i < count; i++)
-	{
-		PG_TRY();
-		{
-			judge(&suspects[i]);
-		}
-		PG_CATCH();
-		{
-			FreeErrorData(after_error(caller));
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(caller);
-	}
-	flight_forget_suspects(executor_number);
-}
-
-/*
  * Looks for work in the lanes, which take turns so that none starves another.
  * Returns the number of tokens claimed.
  */
@@ -905,12 +1143,16 @@ tasker_executor_main(Datum arg)
 										  ALLOCSET_DEFAULT_SIZES);
 	loop = AllocSetContextCreate(TopMemoryContext, "tasker executor", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(loop);
+	flight_open();
 	judge_suspects();
+	flight_attach(executor_number);
 
 	for (;;)
 	{
 		MemoryContextReset(loop);
 		worker_check();
+		if (pg_atomic_read_u32(&my_database->unjudged) != 0)
+			judge_suspects();
 		fire();
 		if (look() > 0)
 			continue;

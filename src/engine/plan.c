@@ -123,6 +123,8 @@ cache_create(void)
 		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 		CacheRegisterSyscacheCallback(PROCOID, catalogue_changed, (Datum) 0);
 		CacheRegisterSyscacheCallback(AUTHOID, catalogue_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, catalogue_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, catalogue_changed, (Datum) 0);
 		registered = true;
 	}
 	handler_table = get_relname_relid("handler", get_namespace_oid("tasker", false));

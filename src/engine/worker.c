@@ -257,6 +257,12 @@ worker_commit(void)
 }
 
 void
+worker_rollback(void)
+{
+	AbortCurrentTransaction();
+}
+
+void
 worker_check(void)
 {
 	/*

@@ -71,8 +71,9 @@ begin(Operation *op, int64 task_id, MemoryContext context)
 	SPI_connect();
 	plan_cache_refresh();
 	op->batch = batch_create(context);
-	op->now = tasker_now();
 	load_locked(op->batch, &task_id, 1);
+	/* Not before what a worker outside did until now. */
+	op->now = tasker_now();
 	op->task = batch_find_task(op->batch, task_id);
 }
 

@@ -106,6 +106,7 @@ typedef struct TaskRun
 	TimestampTz run_at;
 	TimestampTz started_at;
 	TimestampTz finished_at;
+	TimestampTz deadline;		/* 0: none, or it has not started since it was reopened */
 	Jsonb	   *context;
 	Jsonb	   *error;			/* of the step that failed first for good */
 	char	   *correlation_id;
@@ -153,6 +154,7 @@ extern void graph_start(Batch *batch, TaskRun *task, TimestampTz at);
 extern bool graph_is_ready(TaskRun *task, int step_no);
 extern bool graph_bypasses(TaskRun *task, int step_no);
 extern bool graph_goes_on(TaskRun *task);
+extern bool graph_time_is_up(TaskRun *task, TimestampTz at);
 extern int	graph_retry_limit(TaskRun *task, int step_no);
 extern void graph_step_started(Batch *batch, TaskRun *task, int step_no, TimestampTz at);
 extern void graph_step_skipped(Batch *batch, TaskRun *task, int step_no, TimestampTz at);

@@ -382,7 +382,7 @@ add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
 	if (step_no < 0)
 	{
 		own.lane = LANE_NOT_DUE;
-		own.due = now + task->plan->timeout;
+		own.due = task->deadline;
 	}
 	due = step->due ? step->due : now;
 	later = due > now || step->lane == LANE_NOT_DUE;

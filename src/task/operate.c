@@ -155,11 +155,14 @@ static void
 resume_task(Operation *op)
 {
 	TaskRun    *task = op->task;
+	/* One that was paused between its reopening and its next start gets its time there. */
+	bool		started = task->started_at != 0 &&
+		(task->plan->timeout == 0 || task->deadline != 0);
 
 	if (task->state != TASK_PAUSED)
 		state_refuse(MACHINE_TASK, task->task_id, task->state,
-					 task->started_at ? TASK_IN_PROGRESS : TASK_PENDING);
-	graph_task_moved(op->batch, task, task->started_at ? TASK_IN_PROGRESS : TASK_PENDING,
+					 started ? TASK_IN_PROGRESS : TASK_PENDING);
+	graph_task_moved(op->batch, task, started ? TASK_IN_PROGRESS : TASK_PENDING,
 					 op->reason, op->now);
 }
 

@@ -631,7 +631,7 @@ sub check_attempts
 		}
 		elsif ($to eq 'waiting_for_retry')
 		{
-			complain($history, $number, "waits after attempt $attempts of $max_attempts, which should $outcome")
+			complain($history, $number, "waits after attempt $attempts of $max_attempts, which should $outcome: $row->{message}")
 			  if $SUCCEEDS{$outcome} || !leaves_another($step, $outcome, $attempts, $max_attempts);
 			$not_before = $outcome eq 'lose_lease' ? 0 : $row->{at} + least_delay($step, $attempts);
 		}

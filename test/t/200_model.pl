@@ -23,6 +23,9 @@ my $from = $ENV{FROM} || 1;
 use constant ROUND => 100;
 use constant CRASH_ROUND => 15;
 
+# Seeds that one server sees: it never forgets a task, and slows down.
+use constant SERVER => 2000;
+
 # Every so many-th seed has a crash.
 use constant CRASH_EVERY => 34;
 
@@ -33,16 +36,26 @@ use constant PHASES => 2;
 use constant PATIENCE => 60;
 
 my $directory = PostgreSQL::Test::Utils::tempdir();
-my $node = new_server('model', <<"CONF");
+my $node;
+
+my ($ran, $crashed, $checked_steps) = (0, 0, 0);
+
+# A server with what the test needs in its database.
+sub start_server
+{
+	my ($number) = @_;
+
+	$node = new_server("model_$number", <<"CONF");
 tasker.executors = 2
 model.directory = '$directory'
 synchronous_commit = off
 log_min_messages = warning
+log_statement = none
 CONF
-$node->run_log([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'),
-	'-f', "$FindBin::RealBin/200_model.sql", '-o', '/dev/null' ]) or die 'could not prepare the database';
-
-my ($ran, $crashed, $checked_steps) = (0, 0, 0);
+	$node->run_log([ 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'),
+		'-f', "$FindBin::RealBin/200_model.sql", '-o', '/dev/null' ]) or die 'could not prepare the database';
+	return;
+}
 
 # The number of executors, as soon as there are so many.
 sub set_executors
@@ -56,25 +69,29 @@ sub set_executors
 	return;
 }
 
+# A shell that runs psql as "$@", in the background.
 sub start_psql
 {
-	my ($command, $output) = @_;
-	return IPC::Run::start([ 'sh', '-c', $command, 'psql', 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres') ],
-		'>', $output, '2>&1');
+	my ($command) = @_;
+	my $output = '';
+	my $process = IPC::Run::start([ 'sh', '-c', $command, 'psql', 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres') ],
+		'>', \$output, '2>&1');
+
+	return { process => $process, output => \$output };
 }
 
 # A session that makes this call.
 sub start_call
 {
-	my ($call, $output) = @_;
-	return start_psql("\"\$@\" -c '$call'", $output);
+	my ($call) = @_;
+	return start_psql("\"\$@\" -c '$call'");
 }
 
 # A worker that comes back after a crash.
 sub start_worker
 {
-	my ($name, $output) = @_;
-	return start_psql("until \"\$@\" -c 'CALL model.take_up(\$\$$name\$\$)'; do sleep 0.1; done", $output);
+	my ($name) = @_;
+	return start_psql("until \"\$@\" -c 'CALL model.take_up(\$\$$name\$\$)'; do sleep 0.1; done");
 }
 
 # Rows of a query, as lists.
@@ -299,73 +316,66 @@ sub begin_round
 	return $node->safe_psql('postgres', 'SELECT min(task_id) FROM model.task');
 }
 
-sub end_round
+# Ends the workers.  With the server down now and then they have much to say;
+# else what they say is a problem.
+sub end_workers
 {
-	my ($workers, $outputs, $quiet) = @_;
-	my @problems;
+	my ($sessions, $crash) = @_;
 
 	$node->safe_psql('postgres', 'UPDATE model.control SET working = false');
-	$_->finish for @$workers;
-	push @problems, map { $$_ ne '' ? "a session says: $$_" : () } @$outputs if $quiet;
+	$_->{process}->finish for @$sessions;
+	return $crash ? () : map { "a session says: ${ $_->{output} }" } grep { ${ $_->{output} } ne '' } @$sessions;
+}
+
+# Workers and operators at work together, and a stop in the middle of it.
+sub race
+{
+	my ($cases, $first, $random) = @_;
+	my $racing = join ', ', map { $_->{seed} } grep { $_->{racing} } @$cases;
+	my @operators = map { start_call("CALL model.race($_, 2)") } 0, 1;
+	my @problems;
+
+	usleep($random * 7919 % 400 * 1000);
+	push @problems, check_queue($first, executors($random + 1));
+	$_->{process}->finish for @operators;
+	push @problems, map { "an operator says: ${ $_->{output} }" } grep { ${ $_->{output} } ne '' } @operators;
+	$node->safe_psql('postgres', "CALL model.resume_all(ARRAY[$racing]::integer[])");
 	return @problems;
 }
 
-my $lap = time;
-sub lap { my ($what) = @_; note sprintf('%-20s %.2f', $what, time - $lap); $lap = time; return; }
+sub executors
+{
+	my ($random) = @_;
+	return 1 + $random % 4;
+}
 
+# The executors begin when all is there: from then on the server may go down at
+# any moment, and nothing but the run itself is sure.
 sub run_round
 {
 	my ($cases, $crash) = @_;
 	my $random = $cases->[0]{seed};
-	my $executors = 1 + $random % 4;
-	my $worker_count = 1 + int($random / 4) % 3;
-	my (@problems, @outputs, @workers, @racers);
+	my (@problems, $first, @workers);
 
-	set_executors($executors);
-	for my $number (1 .. $worker_count)
-	{
-		push @outputs, \(my $output = '');
-		push @workers, undef;
-	}
-	# With the server down at any moment nothing but the run itself is sure.
-	set_executors(0) if $crash;
-	my $first = begin_round($cases);
-lap('begin');
-	$workers[$_] = start_worker("worker $_", $outputs[$_]) for 0 .. $#workers;
+	set_executors($crash ? 0 : executors($random));
+	$first = begin_round($cases);
+	@workers = map { start_worker("worker $_") } 1 .. 1 + int($random / 4) % 3;
 	if ($crash)
 	{
-		$node->safe_psql('postgres', "ALTER SYSTEM SET tasker.executors = $executors");
+		$node->safe_psql('postgres', 'ALTER SYSTEM SET tasker.executors = ' . executors($random));
 		$node->reload;
-		push @problems, wait_for_rest($first);
 	}
-	else
-	{
-		for my $share (0, 1)
-		{
-			push @outputs, \(my $output = '');
-			push @racers, start_call("CALL model.race($share, 2)", $outputs[-1]);
-		}
-		usleep(($random * 7919 % 400) * 1000);
-		push @problems, check_queue($first, 1 + ($random + 1) % 4);
-lap('queue');
-		$_->finish for @racers;
-lap('racers');
-		my $racing = join ', ', map { $_->{seed} } grep { $_->{racing} } @$cases;
-		$node->safe_psql('postgres', "CALL model.resume_all(ARRAY[$racing]::integer[])");
-		push @problems, wait_for_rest($first);
-	}
+	push @problems, race($cases, $first, $random) if !$crash;
+	push @problems, wait_for_rest($first);
 	push @problems, check_all($cases, $first) if !@problems;
-lap('rest+check');
-	for my $phase (1 .. PHASES)
+	for my $phase (1 .. ($crash ? 0 : PHASES))
 	{
-		last if @problems || $crash;
+		last if @problems;
 		operate($cases, $phase);
-lap('operate');
 		push @problems, wait_for_rest($first);
-		lap('rest');
 		push @problems, map { "after phase $phase: $_" } check_all($cases, $first) if !@problems;
 	}
-	push @problems, end_round(\@workers, \@outputs, !$crash);
+	push @problems, end_workers(\@workers, $crash);
 	$checked_steps += $_->{count} for @$cases;
 	return @problems;
 }
@@ -395,12 +405,26 @@ sub run_rounds
 	return 1;
 }
 
+# Seeds with crashes come last: each of them is slow.
+sub run_in_server
+{
+	my (@seeds) = @_;
+
+	start_server($seeds[0]);
+	my $ok = run_rounds(0, ROUND, grep { $_ % CRASH_EVERY } @seeds)
+	  && run_rounds(1, CRASH_ROUND, grep { $_ % CRASH_EVERY == 0 } @seeds);
+	$node->stop;
+	$node->clean_node if $ok;
+	return $ok;
+}
+
 my $start = time;
-my @all = ($from .. $from + $seeds - 1);
-run_rounds(0, ROUND, grep { $_ % CRASH_EVERY } @all)
-  and run_rounds(1, CRASH_ROUND, grep { $_ % CRASH_EVERY == 0 } @all);
+note definition(new_case($from, $from % CRASH_EVERY == 0)) if $seeds == 1;
+for (my $seed = $from; $seed < $from + $seeds; $seed += SERVER)
+{
+	last if !run_in_server($seed .. min($seed + SERVER, $from + $seeds) - 1);
+}
 is($ran, $seeds, "$seeds seeds from $from");
 my $summary = sprintf '%d seeds from %d, %d of them with a crash, %d steps, in %.0f s', $ran, $from, $crashed, $checked_steps, time - $start;
 $ENV{SEEDS} ? diag $summary : note $summary;
-$node->stop;
 done_testing();

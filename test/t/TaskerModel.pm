@@ -7,7 +7,7 @@
 # it against the same rules, where the moment of an action was left to chance
 # and no one result can be foretold.
 #
-# It knows doc/ and design only: it calls nothing of the extension.
+# It is written from the documentation alone and calls nothing of the extension.
 package TaskerModel;
 
 use strict;
@@ -128,7 +128,7 @@ sub new_step
 		limit => 1 + chance($case, 4),
 		retryable => !percent($case, 6),
 		base_delay => pick($case, 0.001, 0.002, 0.005, 0.02),
-		max_delay => pick($case, 0.01, 0.05),
+		max_delay => pick($case, 0.02, 0.05),
 		jitter => pick($case, 0, 0.1, 0.5, 1),
 		bypassed => percent($case, $case->{bypassing}),
 		outcomes => [ outcomes($case, $handler) ],
@@ -164,7 +164,7 @@ sub new_case
 
 	chance($case, 2) for 1 .. 3;
 	$case->{racing} = !$crash && percent($case, 30);
-	$case->{count} = percent($case, 25) ? 1 + chance($case, 5) : 1 + chance($case, 60);
+	$case->{count} = percent($case, 45) ? 1 + chance($case, 6) : 1 + chance($case, 60);
 	$case->{trouble} = pick($case, 0, 5, 10, 30);
 	$case->{bypassing} = pick($case, 0, 0, 5, 20);
 	$case->{stop} = percent($case, 20);

@@ -728,7 +728,7 @@ guarded_batch(int lane)
 	{
 		/* Could not even claim: no step's fault. */
 		worker_sleep(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000),
-					 "a second after an error");
+					 "waits a second after an error");
 		return 0;
 	}
 	if (!failed_alone || failed_task == 0)
@@ -943,6 +943,6 @@ tasker_executor_main(Datum arg)
 		 */
 		worker_idle();
 		if (look() == 0)
-			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "work");
+			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "waits for work");
 	}
 }

@@ -638,10 +638,10 @@ tasker_notifier_main(Datum arg)
 				/* Before the last round: the clock was set back. */
 				if (now >= next || now < round_at)
 					break;
-				worker_sleep(next, "waits for more to announce");
+				worker_sleep(next, "more to announce");
 			}
 			else
-				worker_sleep(wake, "waits for events");
+				worker_sleep(wake, "events");
 		}
 	}
 }

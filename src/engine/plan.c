@@ -84,6 +84,18 @@ static Statement read_steps = {
 	.arg_types = {INT4OID},
 };
 
+static Statement read_limits = {
+	.sql = "SELECT s.step_no, m.limit_id, m.steps "
+	"FROM tasker.plan AS p "
+	"JOIN tasker.plan_step AS s ON s.plan_id = p.plan_id "
+	"JOIN tasker.max_in_progress AS m ON coalesce(m.namespace = p.namespace, true) "
+	"AND coalesce(m.handler = s.handler_class, true) "
+	"WHERE p.plan_id = $1 "
+	"ORDER BY s.step_no, m.limit_id",
+	.arg_count = 1,
+	.arg_types = {INT4OID},
+};
+
 static void
 relation_changed(Datum arg, Oid relid)
 {
@@ -111,6 +123,8 @@ cache_create(void)
 		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 		CacheRegisterSyscacheCallback(PROCOID, catalogue_changed, (Datum) 0);
 		CacheRegisterSyscacheCallback(AUTHOID, catalogue_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, catalogue_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, catalogue_changed, (Datum) 0);
 		registered = true;
 	}
 	handler_table = get_relname_relid("handler", get_namespace_oid("tasker", false));
@@ -248,6 +262,27 @@ step_from_row(PlanStep *step, uint64 row)
 }
 
 /*
+ * The limits that the steps of the plan stand under; the rows are theirs in the
+ * order of the steps.
+ */
+static void
+limits_from_rows(TaskPlan *plan, uint64 rows)
+{
+	StepLimit  *limits = MemoryContextAlloc(cache_context, Max(rows, 1) * sizeof(StepLimit));
+	bool		isnull;
+
+	for (uint64 row = 0; row < rows; row++)
+	{
+		PlanStep   *step = plan_step(plan, DatumGetInt16(row_value(row, 1, &isnull)));
+
+		limits[row].limit_id = DatumGetInt32(row_value(row, 2, &isnull));
+		limits[row].steps = DatumGetInt32(row_value(row, 3, &isnull));
+		if (step->limit_count++ == 0)
+			step->limits = &limits[row];
+	}
+}
+
+/*
  * Reads a plan.
  */
 static TaskPlan *
@@ -288,6 +323,10 @@ plan_read(int32 plan_id)
 										 Max(plan->step_count, 1) * sizeof(PlanStep));
 	for (uint64 row = 0; row < rows; row++)
 		step_from_row(&plan->steps[row], row);
+	SPI_freetuptable(SPI_tuptable);
+
+	rows = statement_run(&read_limits, &id, NULL);
+	limits_from_rows(plan, rows);
 	SPI_freetuptable(SPI_tuptable);
 	return plan;
 }

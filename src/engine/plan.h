@@ -11,6 +11,7 @@
 #include "utils/jsonb.h"
 
 #include "shared_memory.h"
+#include "state/limit.h"
 
 typedef enum HandlerKind
 {
@@ -55,6 +56,8 @@ typedef struct PlanStep
 	double		max_delay;		/* s */
 	double		jitter;
 	int64		timeout;		/* µs; 0: none */
+	int			limit_count;
+	StepLimit  *limits;			/* on the steps in progress at once */
 	Jsonb	   *config;
 	Handler	   *handler;
 } PlanStep;

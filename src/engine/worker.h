@@ -34,6 +34,7 @@ extern void worker_start(Datum arg, WorkerSlot *(*slot_of) (TaskerDatabase *db, 
  */
 extern void worker_begin(void);
 extern void worker_commit(void);
+extern void worker_rollback(void);
 
 /*
  * Says that this executor is idle, before it looks for work for the last time:

@@ -354,7 +354,7 @@ SQL
 # The field that carries retry_after, filled by somebody else.
 hostile('forged_retry', 'TK002', q(RAISE 'again' USING ERRCODE = 'TK002', DATATYPE = 'soon';));
 hostile('empty_retry', 'TK002', q(PERFORM tasker.retryable_error('again');));
-hostile('endless_retry', 'TK002', q(PERFORM tasker.retryable_error('again', interval '100000000 years');));
+hostile('endless_retry', '22023', q(PERFORM tasker.retryable_error('again', interval '100000000 years');));
 define('retry_later', q(PERFORM tasker.retryable_error('again', interval '200 years');), limit => 2);
 define('retry_soon', q(IF step.attempt = 1 THEN PERFORM tasker.retryable_error('again', interval '0'); END IF;), limit => 2);
 {

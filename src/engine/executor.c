@@ -195,6 +195,7 @@ typedef struct Run
 	bool		alone;			/* one step and no more */
 	int			lane;			/* claimed from */
 	bool		closed;			/* starts no further step */
+	bool		slow;			/* a handler that ran is slow, or one could not be run here */
 	bool		cleared;		/* a suspect came to an end */
 	Doom	   *doom;			/* or NULL */
 	TimestampTz deadline;
@@ -442,6 +443,7 @@ run_step(Run *run, TaskRun *task, int step_no)
 	if (outcome.ok)
 	{
 		handler_timed(handler, outcome.us);
+		run->slow |= !handler_is_fast(handler);
 		graph_step_completed(batch, task, step_no, outcome.results, at);
 		push_children(run, task, step_no);
 	}
@@ -471,7 +473,7 @@ may_run_here(Run *run, Handler *handler)
 		return false;
 	if (handler_is_fast(handler) && !handler->own_transaction)
 		return true;
-	return run->ran == 0 && run->queued == 0 && (run->lane != LANE_BATCH || run->ready_count == 0);
+	return run->ran == 0 && run->queued == 0 && (run->lane == LANE_ALONE || run->ready_count == 0);
 }
 
 static bool
@@ -680,6 +682,7 @@ run_ready(Run *run)
 			graph_queue_step(run->batch, task, next.step_no,
 							 state->tries > 0 ? LANE_ALONE : handler_lane(step->handler), now);
 			run->queued++;
+			run->slow = true;
 		}
 	}
 }
@@ -938,7 +941,7 @@ run_batch(int lane)
 	if (careful)
 		was_careful();
 	else if (lane == LANE_SLOW)
-		slow_limit = run.closed ? 1 : Min(slow_limit * 2, tasker_batch_size);
+		slow_limit = run.closed || run.slow ? 1 : Min(slow_limit * 2, tasker_batch_size);
 	return run.claimed;
 }
 

@@ -7,7 +7,7 @@ MODULE_big = tasker
 
 # The rooms, each with its C ...
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/state/*.c src/definition/*.c \
-	src/registry/*.c src/access/*.c src/task/*.c src/readiness/*.c src/engine/*.c src/diagram/*.c))
+	src/registry/*.c src/access/*.c src/task/*.c src/readiness/*.c src/engine/*.c src/lease/*.c src/diagram/*.c))
 
 # ... and its SQL, in the order in which the install script runs it.
 SQL_PARTS = $(wildcard $(addprefix src/, \
@@ -18,6 +18,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	registry/tables.sql \
 	task/tables.sql \
 	readiness/queue.sql \
+	readiness/limits.sql \
 	state/log.sql \
 	engine/tables.sql \
 	task/views.sql \
@@ -29,6 +30,9 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	task/create.sql \
 	task/errors.sql \
 	task/wait.sql \
+	task/operate.sql \
+	task/run.sql \
+	lease/lease.sql \
 	readiness/readiness.sql \
 	readiness/context.sql \
 	task/status.sql \
@@ -65,6 +69,11 @@ $(EXTENSION_SCRIPT): $(SQL_PARTS) tasker.control
 	cat $(SQL_PARTS) > $@
 
 $(OBJS): $(wildcard src/*.h src/*/*.h)
+
+# doc/reference.md, from the comments in the database.
+.PHONY: doc
+doc: all
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/doc_reference
 
 else
 

@@ -11,11 +11,13 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "optimizer/cost.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "statement.h"
 
@@ -66,7 +68,15 @@ statement_run(Statement *statement, Datum *values, const char *nulls)
 					 SPI_result_code_string(SPI_result));
 			statement->plan = plan;
 		}
-		rc = SPI_execute_plan(statement->plan, values, nulls, false, 0);
+		/*
+		 * Under REPEATABLE READ, too, the engine's tables are taken as they
+		 * are: what others did to them is no business of the caller's snapshot.
+		 */
+		if (IsolationUsesXactSnapshot())
+			rc = SPI_execute_snapshot(statement->plan, values, nulls, GetLatestSnapshot(),
+									  InvalidSnapshot, false, true, 0);
+		else
+			rc = SPI_execute_plan(statement->plan, values, nulls, false, 0);
 	}
 	PG_FINALLY();
 	{

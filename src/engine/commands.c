@@ -8,7 +8,8 @@
  * kept from starting.  The hold ends with the transaction, however it ends, and
  * the launcher looks again.
  *
- * Only who may run the command may stop the workers by it.
+ * Only who may run the command may stop the workers by it, or make them wait:
+ * DROP EXTENSION by anybody else is refused before it takes its lock.
  */
 #include "postgres.h"
 
@@ -252,8 +253,13 @@ before_drop(DropStmt *statement)
 	extension = get_extension_oid("tasker", true);
 	if (!OidIsValid(extension))
 		return;
-	if (statement->removeType == OBJECT_EXTENSION ? owns_extension(extension)
-		: (statement->behavior == DROP_CASCADE && owns_schema(get_namespace_oid("tasker", false))))
+	if (statement->removeType == OBJECT_EXTENSION)
+	{
+		if (!owns_extension(extension))
+			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_EXTENSION, "tasker");
+		make_way(MyDatabaseId);
+	}
+	else if (statement->behavior == DROP_CASCADE && owns_schema(get_namespace_oid("tasker", false)))
 		make_way(MyDatabaseId);
 }
 

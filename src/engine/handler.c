@@ -24,9 +24,7 @@
 #include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
 #include "utils/guc.h"
-#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -78,7 +76,11 @@ step_timeout_fired(void)
 void
 handler_init(void)
 {
-	step_timeout = RegisterTimeout(USER_TIMEOUT, step_timeout_fired);
+	static bool registered = false;
+
+	if (!registered)
+		step_timeout = RegisterTimeout(USER_TIMEOUT, step_timeout_fired);
+	registered = true;
 }
 
 int64
@@ -143,8 +145,8 @@ dependencies_of(TaskRun *task, PlanStep *step)
 /*
  * The handler's argument.
  */
-static Datum
-step_context(TaskRun *task, int step_no)
+Datum
+handler_step_context(TaskRun *task, int step_no)
 {
 	static TupleDesc desc = NULL;
 	PlanStep   *step = plan_step(task->plan, step_no);
@@ -259,14 +261,29 @@ enter_handler(Handler *handler, int sec_context)
 	SetUserIdAndSecContext(handler->role, sec_context | SECURITY_LOCAL_USERID_CHANGE);
 }
 
+/*
+ * Time that this attempt may take, in microseconds; 0: as long as it likes.  No
+ * step goes on when its task's time is up.
+ */
+static int64
+time_allowed(TaskRun *task, PlanStep *step)
+{
+	int64		left;
+
+	if (task->plan->timeout == 0)
+		return step->timeout;
+	left = Max(task->started_at + task->plan->timeout - tasker_now(), 1);
+	return step->timeout > 0 ? Min(step->timeout, left) : left;
+}
+
 static void
-start_timeout(PlanStep *step)
+start_timeout(int64 allowed)
 {
 	timeout_fired = 0;
-	if (step->timeout > 0)
+	if (allowed > 0)
 		enable_timeout_every(step_timeout,
 							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 Max(step->timeout / 1000, 1)),
+														 Max(allowed / 1000, 1)),
 							 TIMEOUT_REPEAT_MS);
 }
 
@@ -275,9 +292,9 @@ start_timeout(PlanStep *step)
  * not hit whoever comes next.
  */
 static void
-stop_timeout(PlanStep *step)
+stop_timeout(int64 allowed)
 {
-	if (step->timeout == 0)
+	if (allowed == 0)
 		return;
 	disable_timeout(step_timeout, false);
 	if (timeout_fired > 0)
@@ -306,7 +323,7 @@ retry_after(const char *field)
  * The error of a handler, as its outcome.
  */
 static void
-take_error(Batch *batch, PlanStep *step, HandlerOutcome *outcome)
+take_error(PlanStep *step, int64 allowed, HandlerOutcome *outcome)
 {
 	ErrorData  *error = CopyErrorData();
 
@@ -316,17 +333,18 @@ take_error(Batch *batch, PlanStep *step, HandlerOutcome *outcome)
 	if (timeout_fired > 0 && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		outcome->timed_out = true;
-		error->message = psprintf("step timed out after %g s",
-								  (double) step->timeout / USECS_PER_SEC);
-		error->detail = psprintf("The timeout of step \"%s\" in its definition is up.", step->name);
-		error->hint = pstrdup("Raise the step's timeout, or make its handler do less at a time.");
+		error->message = psprintf("step timed out after %g s", (double) allowed / USECS_PER_SEC);
+		error->detail = psprintf(allowed == step->timeout ?
+								 "The timeout of step \"%s\" in its definition is up." :
+								 "The timeout of the task of step \"%s\" is up.", step->name);
+		error->hint = pstrdup("Raise the timeout, or make the handler do less at a time.");
 	}
 	if (error->sqlerrcode == ERRCODE_TASKER_RETRYABLE)
 		outcome->retry_after = retry_after(error->datatype_name);
 }
 
 void
-handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
+handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutcome *outcome)
 {
 	PlanStep   *step = plan_step(task->plan, step_no);
 	Handler    *handler = step->handler;
@@ -335,6 +353,7 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	MemoryContext scratch;
 	Oid			caller_role;
 	int			caller_security;
+	int64		allowed = time_allowed(task, step);
 	TimestampTz began = GetCurrentTimestamp();
 
 	memset(outcome, 0, sizeof(HandlerOutcome));
@@ -354,9 +373,9 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 		Datum		result;
 
 		MemoryContextSwitchTo(scratch);
-		argument = step_context(task, step_no);
+		argument = handler_step_context(task, step_no);
 		PushActiveSnapshot(GetTransactionSnapshot());
-		start_timeout(step);
+		start_timeout(allowed);
 		handler_look_up(handler);
 		if (handler->problem != NULL)
 			ereport(ERROR,
@@ -365,7 +384,8 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 					errhint("Register the handler anew with replace => true, then retry the step."));
 		enter_handler(handler, caller_security);
 		result = call_function(handler, argument, &isnull);
-		AfterTriggerFireDeferred();
+		if (!in_place)
+			AfterTriggerFireDeferred();
 
 		/* It may lie in a temporary table, so it is copied before that goes. */
 		MemoryContextSwitchTo(batch->context);
@@ -373,8 +393,9 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 			outcome->results = (Jsonb *) PG_DETOAST_DATUM_COPY(result);
 		MemoryContextSwitchTo(scratch);
 		SetUserIdAndSecContext(caller_role, caller_security);
-		clean_up_behind();
-		stop_timeout(step);
+		if (!in_place)
+			clean_up_behind();
+		stop_timeout(allowed);
 		PopActiveSnapshot();
 		AtEOXact_GUC(false, settings);
 		outcome->wrote = TransactionIdIsValid(GetCurrentTransactionIdIfAny());
@@ -384,11 +405,12 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(batch->context);
-		stop_timeout(step);
-		take_error(batch, step, outcome);
+		stop_timeout(allowed);
+		take_error(step, allowed, outcome);
 		outcome->results = NULL;
 		RollbackAndReleaseCurrentSubTransaction();
-		clean_up_behind_failure();
+		if (!in_place)
+			clean_up_behind_failure();
 	}
 	PG_END_TRY();
 
@@ -399,43 +421,4 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	running_task = 0;
 	outcome->ends_batch = outcome->ok && moved_constraints;
 	outcome->us = Max(GetCurrentTimestamp() - began, 1);
-}
-
-static void
-push_pair(JsonbParseState **state, const char *key, const char *value)
-{
-	if (value == NULL)
-		return;
-	push_string(state, WJB_KEY, key);
-	push_string(state, WJB_VALUE, value);
-}
-
-Jsonb *
-handler_error_jsonb(Batch *batch, ErrorData *error, int attempt, bool retryable, TimestampTz at)
-{
-	MemoryContext before = MemoryContextSwitchTo(batch->context);
-	JsonbParseState *state = NULL;
-	JsonbValue	value;
-	char		when[MAXDATELEN + 1];
-	Jsonb	   *result;
-
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_pair(&state, "message", error->message ? error->message : "missing error text");
-	push_pair(&state, "sqlstate", unpack_sql_state(error->sqlerrcode));
-	push_pair(&state, "detail", error->detail);
-	push_pair(&state, "hint", error->hint);
-	push_pair(&state, "context", error->context);
-	push_string(&state, WJB_KEY, "attempt");
-	value.type = jbvNumeric;
-	value.val.numeric = int64_to_numeric(attempt);
-	pushJsonbValue(&state, WJB_VALUE, &value);
-	push_string(&state, WJB_KEY, "retryable");
-	value.type = jbvBool;
-	value.val.boolean = retryable;
-	pushJsonbValue(&state, WJB_VALUE, &value);
-	push_pair(&state, "at",
-			  JsonEncodeDateTime(when, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL));
-	result = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
-	MemoryContextSwitchTo(before);
-	return result;
 }

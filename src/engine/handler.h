@@ -23,12 +23,17 @@ typedef struct HandlerOutcome
 	int64		retry_after;	/* µs that retryable_error() asked for; -1: none */
 } HandlerOutcome;
 
-extern void handler_init(void);	/* once a process */
-extern void handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome);
+extern void handler_init(void);	/* before the first run; again does nothing */
 
-/* What goes into tasker.step.error; retryable as it was decided. */
-extern Jsonb *handler_error_jsonb(Batch *batch, ErrorData *error, int attempt, bool retryable,
-								  TimestampTz at);
+/*
+ * in_place: in a session of a user's, whose cursors, temporary tables, prepared
+ * statements and deferred triggers are left alone.
+ */
+extern void handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place,
+						HandlerOutcome *outcome);
+
+/* A tasker.step_context. */
+extern Datum handler_step_context(TaskRun *task, int step_no);
 
 /* Whether this process is inside a handler, and of which task. */
 extern int64 handler_running_task(void);

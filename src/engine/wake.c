@@ -2,10 +2,12 @@
  * wake.c
  *	  How a commit tells the engine's processes that there is work.
  *
- * A transaction collects notes; when it has committed, and its rows are
- * visible, they become flags in shared memory and latches.  Nothing there can
- * fail: no allocation, no catalogue, and a lock only for the rare requests to
- * the launcher.
+ * A transaction collects notes; when it has committed, they become flags in
+ * shared memory and latches.  That happens after its rows are visible, its
+ * cache invalidations are sent and its locks are released: who is woken earlier
+ * would see old caches, or skip what is locked, and sleep again.  Nothing there
+ * can fail: no allocation, no catalogue, and a lock only for the rare requests
+ * to the launcher.
  *
  * Why no wake-up is lost.  The committer makes its rows visible, then, after a
  * full barrier, reads `idle`.  The executor sets `idle` by an exchange, a full
@@ -26,6 +28,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 
 #include "engine/processes.h"
 #include "shared_memory.h"
@@ -40,6 +43,7 @@
 static struct
 {
 	bool		any;
+	bool		committed;		/* act as soon as the locks are released */
 	bool		external;
 	bool		log;
 	bool		restoring;
@@ -224,7 +228,7 @@ ask_launcher(void)
 	launcher_wake();
 }
 
-/* The transaction has committed: its rows are visible, nothing may fail. */
+/* The transaction is over, and nothing may fail any more. */
 static void
 notes_act(void)
 {
@@ -260,9 +264,19 @@ notes_at_xact_end(XactEvent event, void *arg)
 	if (!notes.any)
 		return;
 	if (event == XACT_EVENT_COMMIT)
-		notes_act();
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		notes.committed = true;
+	else if (event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		notes_forget();
+}
+
+/* Called for each resource owner; the first one after the commit will do. */
+static void
+notes_at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
+{
+	if (!notes.committed || phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top_level)
+		return;
+	notes_act();
+	notes_forget();
 }
 
 /* True: notes can be taken. */
@@ -277,6 +291,7 @@ notes_open(void)
 	{
 		notes_forget();
 		RegisterXactCallback(notes_at_xact_end, NULL);
+		RegisterResourceReleaseCallback(notes_at_release, NULL);
 		registered = true;
 	}
 	notes.any = true;

@@ -31,6 +31,9 @@
 /* WaitLatch takes an int of milliseconds; a longer sleep is several. */
 #define LONGEST_NAP_MS	(60 * 60 * 1000)
 
+/* An idle worker reports what it did after this time. */
+#define REPORT_MS		1000
+
 TaskerDatabase *my_database = NULL;
 WorkerSlot *my_slot = NULL;
 
@@ -123,21 +126,21 @@ worker_settings(const char *server_synchronous_commit)
 		{"check_function_bodies", "on"},
 		{"search_path", "pg_catalog, pg_temp"},
 	};
-	const char *now = GetConfigOption("synchronous_commit", false, false);
+	const char *connected = GetConfigOption("synchronous_commit", false, false);
 
 	for (int i = 0; i < lengthof(forced); i++)
 		SetConfigOption(forced[i].name, forced[i].value, PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("application_name", MyBgworkerEntry->bgw_name, PGC_USERSET, PGC_S_OVERRIDE);
 
 	/* A database may ask for more safety than the server, never for less. */
-	if (strcmp(now, "off") == 0 || strcmp(now, "local") == 0)
+	if (strcmp(connected, "off") == 0 || strcmp(connected, "local") == 0)
 		SetConfigOption("synchronous_commit", server_synchronous_commit, PGC_USERSET, PGC_S_OVERRIDE);
 }
 
 void
 worker_start(Datum arg, WorkerSlot *(*slot_of) (TaskerDatabase *db, int number))
 {
-	char		synchronous_commit[32];
+	char		server_commit[32];
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -149,16 +152,10 @@ worker_start(Datum arg, WorkerSlot *(*slot_of) (TaskerDatabase *db, int number))
 	worker_claim(arg, slot_of);
 	BackgroundWorkerUnblockSignals();
 
-	strlcpy(synchronous_commit, GetConfigOption("synchronous_commit", false, false),
-			sizeof(synchronous_commit));
+	strlcpy(server_commit, GetConfigOption("synchronous_commit", false, false),
+			sizeof(server_commit));
 	BackgroundWorkerInitializeConnectionByOid(my_database->oid, InvalidOid, 0);
-	worker_settings(synchronous_commit);
-}
-
-Oid
-worker_extension(void)
-{
-	return my_extension;
+	worker_settings(server_commit);
 }
 
 /* Ends a worker that has nothing to work on: no failure, and no noise. */
@@ -211,6 +208,8 @@ worker_wait_for_extension(void)
 	AbortCurrentTransaction();
 	StartTransactionCommand();
 	pgstat_report_activity(STATE_RUNNING, "waits for the extension, which somebody alters or drops");
+	(void) set_config_option("lock_timeout", "0", PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
 	LockDatabaseObject(ExtensionRelationId, my_extension, 0, AccessShareLock);
 	CommitTransactionCommand();
 	my_extension = InvalidOid;
@@ -300,9 +299,9 @@ worker_report_sleep(TimestampTz until, const char *what)
 	char		text[256];
 
 	if (until == PG_INT64_MAX)
-		strlcpy(text, what, sizeof(text));
+		snprintf(text, sizeof(text), "waits for %s", what);
 	else
-		snprintf(text, sizeof(text), "%s, next due %s", what, timestamptz_to_str(until));
+		snprintf(text, sizeof(text), "waits for %s, next due %s", what, timestamptz_to_str(until));
 	pgstat_report_activity(STATE_IDLE, text);
 }
 
@@ -316,8 +315,8 @@ worker_sleep(TimestampTz until, const char *what)
 	my_slot->since = GetCurrentTimestamp();
 	worker_report_sleep(until, what);
 
-	/* Counters wait a second for more; what is left then is reported. */
-	unreported = pgstat_report_stat(false);
+	/* Counters that are not due to be reported yet wait a second for more. */
+	unreported = Min(pgstat_report_stat(false), REPORT_MS);
 	for (;;)
 	{
 		int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;

@@ -16,6 +16,8 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 
@@ -209,6 +211,12 @@ move_step(Batch *batch, TaskRun *task, int step_no, int to, TimestampTz at, Json
 	note_move(batch, task, step_no, from, to, at, metadata);
 
 	count_step(task, step_no, -1);
+	if (step->lease_until != 0 && to != STEP_IN_PROGRESS)
+	{
+		step->claimed_by = NULL;
+		step->lease_until = 0;
+		step->lease_ended = true;
+	}
 	step->state = to;
 	step->changed = true;
 	step->queued = false;
@@ -234,7 +242,8 @@ graph_start(Batch *batch, TaskRun *task, TimestampTz at)
 {
 	if (task->state != TASK_PENDING)
 		return;
-	if (task->started_at == 0)
+	/* The time that a task may take counts from its latest start. */
+	if (task->started_at == 0 || task->plan->timeout > 0)
 		task->started_at = at;
 	move_task(batch, task, TASK_IN_PROGRESS, at, NULL);
 }
@@ -285,32 +294,75 @@ graph_backoff(TaskRun *task, int step_no, int attempt, TimestampTz from)
 }
 
 static void
-push_text(JsonbParseState **state, const char *key, const char *value)
+push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text)
 {
-	JsonbValue	v;
+	JsonbValue	value;
 
-	v.type = jbvString;
-	v.val.string.val = unconstify(char *, key);
-	v.val.string.len = strlen(key);
-	pushJsonbValue(state, WJB_KEY, &v);
-	v.val.string.val = unconstify(char *, value);
-	v.val.string.len = strlen(value);
-	pushJsonbValue(state, WJB_VALUE, &v);
+	value.type = jbvString;
+	value.val.string.val = unconstify(char *, text);
+	value.val.string.len = strlen(text);
+	pushJsonbValue(state, token, &value);
+}
+
+static void
+push_pair(JsonbParseState **state, const char *key, const char *text)
+{
+	if (text == NULL || text[0] == '\0')
+		return;
+	push_string(state, WJB_KEY, key);
+	push_string(state, WJB_VALUE, text);
 }
 
 /*
- * The error in short, for the log.
+ * One or two texts as an object; NULL where there is neither.
  */
 static Jsonb *
-short_error(Batch *batch, const char *message, const char *sqlstate)
+texts(Batch *batch, const char *key1, const char *text1, const char *key2, const char *text2)
 {
 	MemoryContext before = MemoryContextSwitchTo(batch->context);
 	JsonbParseState *state = NULL;
+	Jsonb	   *result = NULL;
+
+	if (text1 != NULL || text2 != NULL)
+	{
+		pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+		push_pair(&state, key1, text1);
+		push_pair(&state, key2, text2);
+		result = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	}
+	MemoryContextSwitchTo(before);
+	return result;
+}
+
+/*
+ * An error as tasks and steps keep it.
+ */
+Jsonb *
+graph_error(Batch *batch, const char *message, const char *sqlstate, const char *detail,
+			const char *hint, const char *context, int attempt, bool retryable, TimestampTz at)
+{
+	MemoryContext before = MemoryContextSwitchTo(batch->context);
+	JsonbParseState *state = NULL;
+	JsonbValue	value;
+	char		when[MAXDATELEN + 1];
 	Jsonb	   *result;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_text(&state, "message", message);
-	push_text(&state, "sqlstate", sqlstate);
+	push_pair(&state, "message", message ? message : "missing error text");
+	push_pair(&state, "sqlstate", sqlstate);
+	push_pair(&state, "detail", detail);
+	push_pair(&state, "hint", hint);
+	push_pair(&state, "context", context);
+	push_string(&state, WJB_KEY, "attempt");
+	value.type = jbvNumeric;
+	value.val.numeric = int64_to_numeric(attempt);
+	pushJsonbValue(&state, WJB_VALUE, &value);
+	push_string(&state, WJB_KEY, "retryable");
+	value.type = jbvBool;
+	value.val.boolean = retryable;
+	pushJsonbValue(&state, WJB_VALUE, &value);
+	push_pair(&state, "at",
+			  JsonEncodeDateTime(when, TimestampTzGetDatum(at), TIMESTAMPTZOID, NULL));
 	result = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 	MemoryContextSwitchTo(before);
 	return result;
@@ -327,7 +379,7 @@ graph_step_failed(Batch *batch, TaskRun *task, int step_no, Jsonb *error, const 
 {
 	StepRun    *step = step_run(task, step_no);
 	PlanStep   *plan = plan_step(task->plan, step_no);
-	Jsonb	   *metadata = short_error(batch, message, sqlstate);
+	Jsonb	   *metadata = texts(batch, "message", message, "sqlstate", sqlstate);
 
 	step->error = error;
 	step->results = NULL;
@@ -362,8 +414,154 @@ graph_queue_step(Batch *batch, TaskRun *task, int step_no, int32 lane, Timestamp
 	StepRun    *step = step_run(task, step_no);
 
 	step->queued = true;
+	step->parked = 0;
 	step->lane = lane;
 	step->due = due;
+}
+
+/*
+ * A worker outside takes the step under a lease; the token waits for its end.
+ */
+void
+graph_step_leased(Batch *batch, TaskRun *task, int step_no, char *worker,
+				  TimestampTz lease_until, TimestampTz at)
+{
+	StepRun    *step = step_run(task, step_no);
+
+	graph_step_started(batch, task, step_no, at);
+	step->claimed_by = worker;
+	step->lease_until = lease_until;
+	step->full = true;
+	graph_queue_step(batch, task, step_no, LANE_NOT_DUE, lease_until);
+}
+
+/*
+ * Cancels a step and all that need it.
+ */
+void
+graph_step_cancelled(Batch *batch, TaskRun *task, int step_no, const char *reason, TimestampTz at)
+{
+	StepRun    *step = step_run(task, step_no);
+	PlanStep   *plan = plan_step(task->plan, step_no);
+
+	check_stack_depth();
+	step->finished_at = at;
+	step->next_attempt_at = 0;
+	move_step(batch, task, step_no, STEP_CANCELLED, at, texts(batch, "reason", reason, NULL, NULL));
+	for (int i = 0; i < plan->child_count; i++)
+		if (step_run(task, plan->children[i])->state <= STEP_WAITING)
+			graph_step_cancelled(batch, task, plan->children[i], reason, at);
+}
+
+void
+graph_step_resolved(Batch *batch, TaskRun *task, int step_no, Jsonb *results, const char *reason,
+					TimestampTz at)
+{
+	StepRun    *step = step_run(task, step_no);
+
+	step->results = results;
+	step->finished_at = at;
+	step->next_attempt_at = 0;
+	move_step(batch, task, step_no, STEP_RESOLVED, at, texts(batch, "reason", reason, NULL, NULL));
+}
+
+/*
+ * The step starts anew, with its limit of attempts once more; attempts goes on
+ * counting.
+ */
+void
+graph_step_retried(Batch *batch, TaskRun *task, int step_no, TimestampTz at)
+{
+	StepRun    *step = step_run(task, step_no);
+	PlanStep   *plan = plan_step(task->plan, step_no);
+
+	step->retry_limit = Min(step->attempts + plan->retry_limit, PG_INT16_MAX);
+	step->full = true;
+	step->finished_at = 0;
+	step->next_attempt_at = 0;
+	step->tries = 0;
+	move_step(batch, task, step_no, STEP_PENDING, at, NULL);
+}
+
+/*
+ * An operator's move of the task itself.
+ */
+void
+graph_task_moved(Batch *batch, TaskRun *task, int to, const char *reason, TimestampTz at)
+{
+	if (task->state == TASK_ERROR && to == TASK_PENDING)
+	{
+		task->error = NULL;
+		task->finished_at = 0;
+	}
+	move_task(batch, task, to, at, texts(batch, "reason", reason, NULL, NULL));
+}
+
+/*
+ * Cancels a task and every step of it that has not ended.
+ */
+void
+graph_task_cancelled(Batch *batch, TaskRun *task, const char *reason, TimestampTz at)
+{
+	if (!state_move_allowed(MACHINE_TASK, task->state, TASK_CANCELLED))
+		state_refuse(MACHINE_TASK, task->task_id, task->state, TASK_CANCELLED);
+	for (int no = 1; no <= task->plan->step_count; no++)
+		if (step_run(task, no)->state <= STEP_WAITING)
+			graph_step_cancelled(batch, task, no, reason, at);
+	graph_task_moved(batch, task, TASK_CANCELLED, reason, at);
+}
+
+/*
+ * The task's time is up: what runs or waits for its retry has failed, the rest
+ * stays pending so that a retry lets it go on.
+ */
+void
+graph_task_expired(Batch *batch, TaskRun *task, TimestampTz at)
+{
+	char	   *message = psprintf("task timed out after %g s",
+								   (double) task->plan->timeout / USECS_PER_SEC);
+	const char *detail = "The timeout of the task in its definition is up.";
+	const char *hint = "Retry the task, which gives it its time anew, or raise the timeout.";
+
+	if (task_has_ended(task->state))
+		return;
+	for (int no = 1; no <= task->plan->step_count; no++)
+	{
+		StepRun    *step = step_run(task, no);
+
+		if (step->state == STEP_IN_PROGRESS || step->state == STEP_WAITING)
+			graph_step_failed(batch, task, no,
+							  graph_error(batch, message, "57014", detail, hint, NULL,
+										  step->attempts, false, at),
+							  message, "57014", false, 0, at);
+		step->queued = false;
+	}
+	if (task->error == NULL)
+		task->error = graph_error(batch, message, "57014", detail, hint, NULL, 0, false, at);
+	if (task->state == TASK_PENDING)
+		graph_start(batch, task, at);
+	move_task(batch, task, TASK_ERROR, at, texts(batch, "message", message, NULL, NULL));
+}
+
+/*
+ * Somebody else has started the task meanwhile: that it started is theirs to
+ * tell.
+ */
+void
+graph_forget_start(Batch *batch, TaskRun *task)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < batch->move_count; i++)
+	{
+		Move	   *move = &batch->moves[i];
+
+		if (move->task_id == task->task_id && move->step_no == 0 &&
+			move->from_state == TASK_PENDING && move->to_state == TASK_IN_PROGRESS)
+			continue;
+		batch->moves[kept++] = *move;
+	}
+	batch->move_count = kept;
 }
 
 /*
@@ -374,7 +572,7 @@ graph_finish(Batch *batch, TaskRun *task, TimestampTz at)
 {
 	int			running = task->live;
 
-	if (task->state != TASK_IN_PROGRESS)
+	if (task->state != TASK_IN_PROGRESS && task->state != TASK_PENDING)
 		return;
 	if (!graph_goes_on(task))
 	{
@@ -386,6 +584,8 @@ graph_finish(Batch *batch, TaskRun *task, TimestampTz at)
 	if (running > 0)
 		return;
 
+	/* Before its start, only an operator can have dealt with every step. */
+	graph_start(batch, task, at);
 	if (task->unsatisfied == 0)
 		move_task(batch, task, TASK_COMPLETE, at, NULL);
 	else if (task->errors > 0)

@@ -13,9 +13,20 @@
 #include "state/state.h"
 #include "statement.h"
 
+/* The operators' and workers' way in: the rows are locked in the order of ids. */
+static Statement lock_and_read = {
+	.sql = "SELECT t.task_id, 0::smallint, 0::smallint, " LOAD_TASK_COLUMNS " "
+	"FROM tasker.task AS t "
+	"WHERE t.task_id = ANY ($1) "
+	"ORDER BY t.task_id "
+	"FOR NO KEY UPDATE",
+	.arg_count = 1,
+	.arg_types = {INT8ARRAYOID},
+};
+
 static Statement read_states = {
 	.sql = "SELECT s.task_id, s.step_no, s.state, s.attempts, s.retry_limit, s.inputs, "
-	"s.next_attempt_at, s.claimed_by, s.lease_until, s.started_at "
+	"s.next_attempt_at, s.started_at, s.claimed_by, s.lease_until "
 	"FROM unnest($1) AS w (task_id) "
 	"JOIN tasker.step AS s ON s.task_id = w.task_id",
 	.arg_count = 1,
@@ -37,6 +48,143 @@ row_time(uint64 row, int column)
 	Datum		value = row_value(row, column, &isnull);
 
 	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
+/*
+ * A row of a task, with the columns of LOAD_TASK_COLUMNS from the fourth on.
+ */
+static TaskRun *
+take_task(Batch *batch, uint64 row)
+{
+	bool		isnull;
+	int64		task_id = DatumGetInt64(row_value(row, 1, &isnull));
+	int			state = DatumGetInt16(row_value(row, 5, &isnull));
+	/* Reading a plan uses SPI, too: the rows at hand are kept aside. */
+	SPITupleTable *table = SPI_tuptable;
+	TaskPlan   *plan = plan_get(DatumGetInt32(row_value(row, 4, &isnull)));
+	TaskRun    *task;
+	Datum		value;
+
+	SPI_tuptable = table;
+	task = batch_add_task(batch, plan, task_id, state);
+	task->priority = DatumGetInt32(row_value(row, 6, &isnull));
+	task->started_at = row_time(row, 7);
+	task->context = row_jsonb(row, 8, batch->context);
+	task->correlation_id = row_text(row, 9, batch->context);
+	task->traceparent = row_text(row, 10, batch->context);
+	value = row_value(row, 11, &isnull);
+	if (!isnull)
+	{
+		MemoryContext before = MemoryContextSwitchTo(batch->context);
+
+		task->bypass_steps = DatumGetArrayTypePCopy(value);
+		MemoryContextSwitchTo(before);
+	}
+	task->error = row_jsonb(row, 12, batch->context);
+	task->run_at = row_time(row, 13);
+	return task;
+}
+
+/*
+ * A claimed row: the task comes into the batch, the token to its step.
+ */
+static void
+take_token(Batch *batch, uint64 row)
+{
+	bool		isnull;
+	int64		task_id = DatumGetInt64(row_value(row, 1, &isnull));
+	int			step_no = DatumGetInt16(row_value(row, 2, &isnull));
+	int			state = DatumGetInt16(row_value(row, 5, &isnull));
+	TaskRun    *task = step_no == 0 ? NULL : batch_find_task(batch, task_id);
+
+	/* A token that outlived its task is dropped. */
+	if (task_has_ended(state))
+		return;
+	if (task == NULL)
+		task = take_task(batch, row);
+	if (step_no == 0)
+	{
+		task->at_start = true;
+		return;
+	}
+	task->shared = true;
+	if (step_no < 0)
+		task->at_deadline = true;
+	else if (step_no <= task->plan->step_count)
+	{
+		task->steps[step_no - 1].mine = true;
+		task->steps[step_no - 1].tries = DatumGetInt16(row_value(row, 3, &isnull));
+	}
+}
+
+/*
+ * Takes in the rows of a statement that claimed tokens.
+ */
+void
+load_claimed(Batch *batch, uint64 rows)
+{
+	for (uint64 row = 0; row < rows; row++)
+		take_token(batch, row);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Reads the steps of the claimed tasks that have begun, and what those that may
+ * run here need of the results of others.
+ */
+void
+load_begun(Batch *batch)
+{
+	List	   *begun = NIL;
+	ListCell   *cell;
+
+	foreach(cell, batch->tasks)
+	{
+		TaskRun    *task = lfirst(cell);
+
+		if (task->shared)
+			begun = lappend(begun, task);
+		else
+			graph_count(task);
+	}
+	load_step_states(batch, begun);
+	foreach(cell, batch->tasks)
+	{
+		TaskRun    *task = lfirst(cell);
+
+		for (int no = 1; no <= task->plan->step_count; no++)
+			if (task->at_start && graph_is_ready(task, no))
+				task->steps[no - 1].mine = true;
+	}
+	load_step_results(batch, begun);
+}
+
+/*
+ * Locks the tasks of these ids and reads them.  Ids of tasks that do not exist
+ * bring none.
+ */
+void
+load_locked(Batch *batch, int64 *ids, int count)
+{
+	Datum	   *elements = palloc(Max(count, 1) * sizeof(Datum));
+	Datum		value;
+	uint64		rows;
+	ListCell   *cell;
+
+	for (int i = 0; i < count; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	value = PointerGetDatum(construct_array(elements, count, INT8OID, 8, true, TYPALIGN_DOUBLE));
+	rows = statement_run(&lock_and_read, &value, NULL);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		TaskRun    *task = take_task(batch, row);
+
+		task->shared = task->locked = true;
+	}
+	SPI_freetuptable(SPI_tuptable);
+	load_step_states(batch, batch->tasks);
+	foreach(cell, batch->tasks)
+		graph_count(lfirst(cell));
 }
 
 /*
@@ -63,9 +211,9 @@ take_state(Batch *batch, TaskRun *task, uint64 row)
 		step->retry_limit = -1;
 	step->inputs = row_jsonb(row, 6, batch->context);
 	step->next_attempt_at = row_time(row, 7);
-	step->claimed_by = row_text(row, 8, batch->context);
-	step->lease_until = row_time(row, 9);
-	step->started_at = row_time(row, 10);
+	step->started_at = row_time(row, 8);
+	step->claimed_by = row_text(row, 9, batch->context);
+	step->lease_until = row_time(row, 10);
 }
 
 /*

@@ -69,12 +69,15 @@ typedef struct StepRun
 	bool		has_row;		/* tasker.step has a row of it */
 	bool		changed;		/* write.c has to save it */
 	bool		mine;			/* this batch holds its token */
+	bool		lease_ended;	/* a worker outside held it until now */
+	bool		full;			/* has what only operators and workers outside set */
 	bool		queued;			/* its token goes (back) into the queue */
 	int16		attempts;
 	int16		retry_limit;	/* -1: as the plan says */
 	int16		tries;			/* tasker.queue.tries of its token */
 	int16		open_parents;	/* parents that do not satisfy it yet */
 	int32		lane;			/* where its token goes, when queued */
+	int32		parked;			/* limit that it waits for first; 0: none */
 	TimestampTz due;			/* when, for its token */
 	TimestampTz started_at;
 	TimestampTz finished_at;
@@ -95,15 +98,16 @@ typedef struct TaskRun
 	int8		loaded_state;	/* as it stands in the table */
 	bool		changed;
 	bool		shared;			/* others may be at work on it: lock and look again before writing */
+	bool		locked;			/* its row is locked, and was read after that */
 	bool		at_start;		/* claimed by its start token: nobody else has any of it */
+	bool		at_deadline;	/* its time is up */
 	bool		put_back;		/* its start token goes back into the queue */
 	int32		priority;
-	TimestampTz created_at;
+	TimestampTz run_at;
 	TimestampTz started_at;
 	TimestampTz finished_at;
 	Jsonb	   *context;
 	Jsonb	   *error;			/* of the step that failed first for good */
-	char	   *reason;			/* new reason; NULL: leave it */
 	char	   *correlation_id;
 	char	   *traceparent;
 	ArrayType  *bypass_steps;	/* names; NULL: none */
@@ -157,13 +161,46 @@ extern void graph_step_completed(Batch *batch, TaskRun *task, int step_no, Jsonb
 extern void graph_step_failed(Batch *batch, TaskRun *task, int step_no, Jsonb *error,
 							  const char *message, const char *sqlstate,
 							  bool retryable, TimestampTz retry_at, TimestampTz at);
+extern void graph_step_cancelled(Batch *batch, TaskRun *task, int step_no, const char *reason,
+								 TimestampTz at);
+extern void graph_step_resolved(Batch *batch, TaskRun *task, int step_no, Jsonb *results,
+								const char *reason, TimestampTz at);
+extern void graph_step_retried(Batch *batch, TaskRun *task, int step_no, TimestampTz at);
+extern void graph_step_leased(Batch *batch, TaskRun *task, int step_no, char *worker,
+							  TimestampTz lease_until, TimestampTz at);
+extern void graph_task_moved(Batch *batch, TaskRun *task, int to, const char *reason,
+							 TimestampTz at);
+extern void graph_task_cancelled(Batch *batch, TaskRun *task, const char *reason, TimestampTz at);
+extern void graph_task_expired(Batch *batch, TaskRun *task, TimestampTz at);
+extern void graph_forget_start(Batch *batch, TaskRun *task);
 extern void graph_finish(Batch *batch, TaskRun *task, TimestampTz at);
 extern void graph_queue_step(Batch *batch, TaskRun *task, int step_no, int32 lane, TimestampTz due);
 extern TimestampTz graph_backoff(TaskRun *task, int step_no, int attempt, TimestampTz from);
 
-/* load.c */
+extern Jsonb *graph_error(Batch *batch, const char *message, const char *sqlstate,
+						  const char *detail, const char *hint, const char *context,
+						  int attempt, bool retryable, TimestampTz at);
+
+/*
+ * load.c
+ *
+ * Statements that claim tokens return these columns, which load_claimed()
+ * reads: task_id, step_no, tries, and LOAD_TASK_COLUMNS of t.
+ */
+#define LOAD_TASK_COLUMNS \
+	"t.plan_id, t.state, t.priority, t.started_at, t.context, t.correlation_id, " \
+	"t.traceparent, t.bypass_steps, t.error, t.run_at"
+
+extern void load_claimed(Batch *batch, uint64 rows);
+extern void load_begun(Batch *batch);
+extern void load_locked(Batch *batch, int64 *ids, int count);
 extern void load_step_states(Batch *batch, List *tasks);
 extern void load_step_results(Batch *batch, List *tasks);
+
+/* hold.c */
+extern bool hold_is_mine(int64 task_id);
+extern void hold_alone(int64 task_id);
+extern void hold_release(int64 task_id);
 
 /* write.c */
 extern void write_batch(Batch *batch);

@@ -30,26 +30,39 @@ static Statement lock_tasks = {
 	.arg_types = {INT8ARRAYOID},
 };
 
+#define STEP_COLUMNS "task_id, step_no, state, attempts, started_at, finished_at, " \
+	"next_attempt_at, results, error"
+#define FULL_COLUMNS STEP_COLUMNS ", retry_limit, claimed_by, lease_until"
+
+#define STEP_TYPES INT8ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, \
+	TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, JSONBARRAYOID, JSONBARRAYOID
+#define FULL_TYPES STEP_TYPES, INT2ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID
+
 static Statement insert_steps = {
-	.sql = "INSERT INTO tasker.step (task_id, step_no, state, attempts, started_at, "
-	"finished_at, next_attempt_at, results, error) "
+	.sql = "INSERT INTO tasker.step (" STEP_COLUMNS ") "
 	"SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)",
 	.arg_count = 9,
-	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID,
-	TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, JSONBARRAYOID, JSONBARRAYOID},
+	.arg_types = {STEP_TYPES},
 };
 
+static Statement insert_full_steps = {
+	.sql = "INSERT INTO tasker.step (" FULL_COLUMNS ") "
+	"SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+	.arg_count = 12,
+	.arg_types = {FULL_TYPES},
+};
+
+/* The latest error stays to be seen until the step is complete. */
 static Statement update_steps = {
 	.sql = "UPDATE tasker.step AS s "
 	"SET state = w.state, attempts = w.attempts, started_at = w.started_at, "
-	"finished_at = w.finished_at, next_attempt_at = w.next_attempt_at, "
-	"results = w.results, error = w.error, claimed_by = NULL, lease_until = NULL "
-	"FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9) AS w (task_id, step_no, state, attempts, "
-	"started_at, finished_at, next_attempt_at, results, error) "
+	"finished_at = w.finished_at, next_attempt_at = w.next_attempt_at, results = w.results, "
+	"error = CASE WHEN w.state = 3 THEN NULL ELSE coalesce(w.error, s.error) END, "
+	"retry_limit = w.retry_limit, claimed_by = w.claimed_by, lease_until = w.lease_until "
+	"FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS w (" FULL_COLUMNS ") "
 	"WHERE s.task_id = w.task_id AND s.step_no = w.step_no",
-	.arg_count = 9,
-	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID,
-	TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, JSONBARRAYOID, JSONBARRAYOID},
+	.arg_count = 12,
+	.arg_types = {FULL_TYPES},
 };
 
 static Statement update_tasks = {
@@ -222,10 +235,24 @@ queue_what_became_ready(Batch *batch, TaskRun *task, TimestampTz now)
 }
 
 /*
+ * The task's state as it stands now, under its lock.  Where somebody else has
+ * started or ended it meanwhile, that holds.
+ */
+static void
+take_task_state(Batch *batch, TaskRun *task, int state)
+{
+	if (state == task->loaded_state)
+		return;
+	graph_forget_start(batch, task);
+	task->state = task->loaded_state = state;
+	task->changed = task->error != NULL;
+}
+
+/*
  * Locks the tasks that others may be at work on and takes in what they did.
  */
 static void
-merge_shared(Batch *batch, TimestampTz now)
+merge_shared(Batch *batch)
 {
 	List	   *shared = NIL;
 	Datum	   *ids;
@@ -235,8 +262,12 @@ merge_shared(Batch *batch, TimestampTz now)
 	int			n = 0;
 
 	foreach(cell, batch->tasks)
-		if (((TaskRun *) lfirst(cell))->shared)
-			shared = lappend(shared, lfirst(cell));
+	{
+		TaskRun    *task = lfirst(cell);
+
+		if (task->shared && !task->locked)
+			shared = lappend(shared, task);
+	}
 	if (shared == NIL)
 		return;
 
@@ -252,8 +283,7 @@ merge_shared(Batch *batch, TimestampTz now)
 		TaskRun    *task = batch_find_task(batch, DatumGetInt64(row_value(row, 1, &isnull)));
 		Jsonb	   *error;
 
-		if (task->state == task->loaded_state)
-			task->state = task->loaded_state = DatumGetInt16(row_value(row, 2, &isnull));
+		take_task_state(batch, task, DatumGetInt16(row_value(row, 2, &isnull)));
 		/* The error that came first stays the task's. */
 		error = row_jsonb(row, 3, batch->context);
 		if (error != NULL)
@@ -262,18 +292,31 @@ merge_shared(Batch *batch, TimestampTz now)
 	SPI_freetuptable(SPI_tuptable);
 
 	load_step_states(batch, shared);
-	foreach(cell, shared)
+}
+
+/*
+ * Queues what the batch made ready, in the tasks that have begun.
+ */
+static void
+queue_ready(Batch *batch, TimestampTz now)
+{
+	ListCell   *cell;
+
+	foreach(cell, batch->tasks)
 	{
 		TaskRun    *task = lfirst(cell);
 
+		if (!task->shared)
+			continue;
 		if (graph_goes_on(task))
 		{
 			queue_what_became_ready(batch, task, now);
 			continue;
 		}
-		/* It ended or was paused under our hands: nothing of it goes on. */
+		/* Nothing of it goes on, but leases end all the same. */
 		for (int i = 0; i < task->plan->step_count; i++)
-			task->steps[i].queued = false;
+			if (task->steps[i].state != STEP_IN_PROGRESS)
+				task->steps[i].queued = false;
 	}
 }
 
@@ -292,6 +335,23 @@ add_step(Rows *rows, TaskRun *task, int step_no)
 	rows_set_time(rows, 6, step->next_attempt_at);
 	rows_set_jsonb(rows, 7, step->results);
 	rows_set_jsonb(rows, 8, step->error);
+	if (rows->columns == 9)
+		return;
+	if (step->retry_limit >= 0)
+		rows_set(rows, 9, Int16GetDatum(step->retry_limit));
+	if (step->claimed_by != NULL)
+		rows_set(rows, 10, CStringGetTextDatum(step->claimed_by));
+	rows_set_time(rows, 11, step->lease_until);
+}
+
+/*
+ * A lease has ended: who waits for its limit goes on.
+ */
+static void
+unpark(PlanStep *step)
+{
+	for (int i = 0; i < step->limit_count; i++)
+		limit_unpark(step->limits[i].limit_id, 1);
 }
 
 static void
@@ -306,28 +366,40 @@ add_task(Rows *rows, TaskRun *task)
 }
 
 /*
- * A token for the step; step 0 is the task's start.
+ * A token for the step; step 0 is the task's start, -1 its deadline.
  */
 static void
 add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
 {
-	static const StepRun start = {.lane = LANE_BATCH};
-	const StepRun *step = step_no == 0 ? &start : &task->steps[step_no - 1];
-	TimestampTz due = step->due ? step->due : now;
-	bool		later = due > now;
+	StepRun		own = {.lane = LANE_BATCH, .due = task->run_at};
+	const StepRun *step = step_no > 0 ? &task->steps[step_no - 1] : &own;
+	TimestampTz due;
+	bool		later;
+
+	if (step_no < 0)
+	{
+		own.lane = LANE_NOT_DUE;
+		own.due = now + task->plan->timeout;
+	}
+	due = step->due ? step->due : now;
+	later = due > now || step->lane == LANE_NOT_DUE;
 
 	rows_next(rows);
 	rows_set(rows, 0, Int64GetDatum(task->task_id));
 	rows_set(rows, 1, Int16GetDatum(step_no));
 	rows_set(rows, 2, TimestampTzGetDatum(due));
-	rows_set(rows, 3, Int32GetDatum(later ? LANE_NOT_DUE : step->lane));
+	rows_set(rows, 3, Int32GetDatum(later ? LANE_NOT_DUE :
+									step->parked ? LANE_LIMITED(step->parked) : step->lane));
 	rows_set(rows, 4, Int32GetDatum(later ? 0 : -task->priority));
-	if (later)
+	/* A lease's end is acted on where it is. */
+	if ((later || step->parked) && step->lane != LANE_NOT_DUE)
 		rows_set(rows, 5, Int32GetDatum(step->lane));
 	rows_set(rows, 6, Int16GetDatum(step->tries));
 
 	if (later)
 		batch->next_due = Min(batch->next_due, due);
+	else if (step->parked)
+		return;
 	else if (step->lane >= LANE_API)
 		batch->external_tokens = true;
 	else
@@ -344,6 +416,7 @@ write_batch(Batch *batch)
 	MemoryContext context;
 	TimestampTz now = tasker_now();
 	Rows		new_steps;
+	Rows		full_steps;
 	Rows		old_steps;
 	Rows		tasks;
 	Rows		tokens;
@@ -353,10 +426,12 @@ write_batch(Batch *batch)
 	context = AllocSetContextCreate(batch->context, "tasker write", ALLOCSET_DEFAULT_SIZES);
 	before = MemoryContextSwitchTo(context);
 
-	merge_shared(batch, now);
+	merge_shared(batch);
+	queue_ready(batch, now);
 
 	rows_init(&new_steps, 9);
-	rows_init(&old_steps, 9);
+	rows_init(&full_steps, 12);
+	rows_init(&old_steps, 12);
 	rows_init(&tasks, 5);
 	rows_init(&tokens, 7);
 	rows_init(&ended, 1);
@@ -364,15 +439,22 @@ write_batch(Batch *batch)
 	{
 		TaskRun    *task = lfirst(cell);
 
-		graph_finish(batch, task, now);
 		if (task->put_back)
 			add_token(batch, &tokens, task, 0, now);
+		else
+			graph_finish(batch, task, now);
+		if (task->plan->timeout > 0 && task->loaded_state == TASK_PENDING &&
+			task->state == TASK_IN_PROGRESS)
+			add_token(batch, &tokens, task, -1, now);
 		for (int no = 1; no <= task->plan->step_count; no++)
 		{
 			StepRun    *step = &task->steps[no - 1];
 
+			if (step->lease_ended)
+				unpark(plan_step(task->plan, no));
 			if (step->changed)
-				add_step(step->has_row ? &old_steps : &new_steps, task, no);
+				add_step(step->has_row ? &old_steps : step->full ? &full_steps : &new_steps,
+						 task, no);
 			if (step->queued)
 				add_token(batch, &tokens, task, no, now);
 		}
@@ -390,6 +472,7 @@ write_batch(Batch *batch)
 	}
 
 	rows_run(&new_steps, &insert_steps);
+	rows_run(&full_steps, &insert_full_steps);
 	rows_run(&old_steps, &update_steps);
 	rows_run(&tasks, &update_tasks);
 	rows_run(&ended, &delete_tokens);

@@ -76,6 +76,7 @@ look_at_task(int64 task_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_TASKER_NOT_FOUND),
 				 errmsg("task %lld does not exist", (long long) task_id),
+				 errdetail("No task has that id, or the transaction that creates it has not committed."),
 				 errhint("tasker.tasks lists the tasks that are visible here.")));
 	state = DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	xmin = DatumGetTransactionId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
@@ -170,6 +171,7 @@ tasker_wait_for_task(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_TASKER_NOT_FOUND),
 				 errmsg("task NULL does not exist"),
+				 errdetail("The argument task_id is NULL."),
 				 errhint("Pass the id that tasker.create_task() returned.")));
 	task_id = PG_GETARG_INT64(0);
 	until = end_of_wait(PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1));

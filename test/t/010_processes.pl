@@ -103,7 +103,7 @@ SQL
 my $seconds = $ENV{TASKER_IDLE_SECONDS} // 5;
 my $watcher = $node->background_psql('watcher');
 # What the sessions before did is reported with a delay.
-$watcher->query_safe('SELECT pg_sleep(2)');
+$watcher->query_safe('SELECT pg_sleep(3)');
 my $start = $watcher->query_safe($count);
 $watcher->query_safe("SELECT pg_sleep($seconds)");
 is($watcher->query_safe($count), $start, "no transaction in $seconds s of idleness");

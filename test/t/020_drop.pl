@@ -9,6 +9,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use TaskerTest;
 use Test::More;
+use Cwd qw(abs_path);
 use Time::HiRes qw(time);
 
 my $node = new_server('drop', '');
@@ -94,7 +95,9 @@ is($node->safe_psql('three', "SELECT tasker.health_check() ->> 'healthy'"), 'tru
 at_once('postgres', 'CREATE DATABASE four TEMPLATE three');
 waits_for_workers(1, $node, 'three', 2, 'workers of the template after CREATE DATABASE');
 waits_for_workers(1, $node, 'four', 2, 'workers of the copy');
-my $directory = PostgreSQL::Test::Utils::tempdir();
+my $directory = $node->basedir . '/elsewhere';
+mkdir $directory or die "could not make $directory: $!";
+$directory = abs_path($directory);
 $node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION '$directory'");
 at_once('postgres', 'ALTER DATABASE three SET TABLESPACE elsewhere');
 waits_for_workers(1, $node, 'three', 2, 'workers after SET TABLESPACE');

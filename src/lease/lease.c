@@ -1,0 +1,452 @@
+/*
+ * lease.c
+ *	  The protocol of workers outside: claim, complete, fail.
+ *
+ * A claim is committed before the worker begins, and holds for the time of its
+ * lease.  Whoever completes or fails the step must still hold it: by the lease,
+ * and by worker and attempt where he names them.  So of two workers that both
+ * believe to have a step, one is refused.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "engine/handler.h"
+#include "engine/plan.h"
+#include "shared_memory.h"
+#include "state/state.h"
+#include "statement.h"
+#include "tasker.h"
+
+PG_FUNCTION_INFO_V1(tasker_claim_steps);
+PG_FUNCTION_INFO_V1(tasker_end_steps);
+
+/*
+ * From each lane as many as are wanted, of these the first; the others are let
+ * go at the end of the transaction.
+ */
+static Statement claim = {
+	.sql = "WITH lane AS ("
+	"SELECT h.handler_id AS number FROM tasker.handler AS h "
+	"WHERE h.kind = 'external' AND ($1 IS NULL OR h.name = ANY ($1)) "
+	"UNION ALL SELECT 3 WHERE 'api' = ANY ($1)), "
+	"c AS ("
+	"DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
+	"SELECT w.ctid FROM lane CROSS JOIN LATERAL ("
+	"SELECT q.ctid, q.rank, q.due FROM tasker.queue AS q "
+	"WHERE q.lane = lane.number "
+	"AND ($2 IS NULL OR EXISTS (SELECT FROM tasker.task AS n "
+	"JOIN tasker.plan AS p ON p.plan_id = n.plan_id "
+	"WHERE n.task_id = q.task_id AND p.namespace = ANY ($2))) "
+	"AND tasker._hold(q.task_id) "
+	"ORDER BY q.rank, q.due "
+	"LIMIT $3 "
+	"FOR UPDATE SKIP LOCKED) AS w "
+	"ORDER BY w.rank, w.due "
+	"LIMIT $3)) "
+	"RETURNING task_id, step_no, tries, rank, due) "
+	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS " "
+	"FROM c "
+	"JOIN tasker.task AS t ON t.task_id = c.task_id "
+	"ORDER BY c.rank, c.due, c.task_id, c.step_no",
+	.arg_count = 3,
+	.arg_types = {TEXTARRAYOID, TEXTARRAYOID, INT8OID},
+};
+
+/* Leases that are over; one that an executor has in hand is left to it. */
+static Statement delete_leases = {
+	.sql = "DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
+	"SELECT q.ctid FROM unnest($1, $2) AS w (task_id, step_no) "
+	"JOIN tasker.queue AS q ON q.task_id = w.task_id AND q.step_no = w.step_no "
+	"FOR UPDATE OF q SKIP LOCKED))",
+	.arg_count = 2,
+	.arg_types = {INT8ARRAYOID, INT2ARRAYOID},
+};
+
+static Statement end_bound = {
+	.sql = "WITH e AS ("
+	"UPDATE tasker.queue AS q SET due = $4 "
+	"FROM unnest($1, $2, $3) AS w (task_id, step_no, attempt) "
+	"JOIN tasker.step AS s ON s.task_id = w.task_id AND s.step_no = w.step_no "
+	"AND s.attempts = w.attempt AND s.state = 1 "
+	"WHERE q.task_id = w.task_id AND q.step_no = w.step_no AND q.lane = -1 "
+	"AND q.due_lane IS NULL "
+	"RETURNING q.task_id, q.step_no) "
+	"UPDATE tasker.step AS s SET lease_until = $4 "
+	"FROM e WHERE s.task_id = e.task_id AND s.step_no = e.step_no",
+	.arg_count = 4,
+	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, TIMESTAMPTZOID},
+};
+
+/* Leases that end with this session. */
+typedef struct BoundLease
+{
+	int64		task_id;
+	int16		step_no;
+	int16		attempt;
+} BoundLease;
+
+static BoundLease *bound = NULL;
+static int	bound_count = 0;
+static int	bound_space = 0;
+
+static void
+append(ArrayBuildState **state, Datum value, Oid type)
+{
+	*state = accumArrayResult(*state, value, false, type, CurrentMemoryContext);
+}
+
+/*
+ * The session ends, and with it what it had claimed for itself.
+ */
+static void
+end_bound_leases(int code, Datum arg)
+{
+	ArrayBuildState *ids = NULL;
+	ArrayBuildState *numbers = NULL;
+	ArrayBuildState *attempts = NULL;
+	Datum		values[4];
+	TimestampTz now;
+
+	if (bound_count == 0)
+		return;
+	AbortOutOfAnyTransaction();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	for (int i = 0; i < bound_count; i++)
+	{
+		append(&ids, Int64GetDatum(bound[i].task_id), INT8OID);
+		append(&numbers, Int16GetDatum(bound[i].step_no), INT2OID);
+		append(&attempts, Int16GetDatum(bound[i].attempt), INT2OID);
+	}
+	bound_count = 0;
+	now = tasker_now();
+	values[0] = makeArrayResult(ids, CurrentMemoryContext);
+	values[1] = makeArrayResult(numbers, CurrentMemoryContext);
+	values[2] = makeArrayResult(attempts, CurrentMemoryContext);
+	values[3] = TimestampTzGetDatum(now);
+	/* As the bootstrap superuser: the session's role may not write the tables. */
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, SECURITY_LOCAL_USERID_CHANGE);
+	statement_run(&end_bound, values, NULL);
+	tasker_note_due(now);
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+static void
+bind_to_session(TaskRun *task, int step_no)
+{
+	if (bound_space == 0)
+		before_shmem_exit(end_bound_leases, (Datum) 0);
+	if (bound_count == bound_space)
+	{
+		bound_space = Max(bound_space * 2, 16);
+		bound = bound == NULL ?
+			MemoryContextAlloc(TopMemoryContext, bound_space * sizeof(BoundLease)) :
+			repalloc(bound, bound_space * sizeof(BoundLease));
+	}
+	bound[bound_count].task_id = task->task_id;
+	bound[bound_count].step_no = step_no;
+	bound[bound_count].attempt = task->steps[step_no - 1].attempts;
+	bound_count++;
+}
+
+static void
+unbind(int64 task_id, int step_no)
+{
+	for (int i = 0; i < bound_count; i++)
+		if (bound[i].task_id == task_id && bound[i].step_no == step_no)
+			bound[i--] = bound[--bound_count];
+}
+
+/*
+ * Leases one claimed step, and adds what the worker gets to the result.
+ */
+static void
+lease_step(Batch *batch, TaskRun *task, int step_no, char *worker, TimestampTz until, bool bind,
+		   ReturnSetInfo *result)
+{
+	PlanStep   *plan = plan_step(task->plan, step_no);
+	StepRun    *step = &task->steps[step_no - 1];
+	TimestampTz now = tasker_now();
+	HeapTupleData tuple;
+	HeapTupleHeader header;
+
+	if (!(graph_is_ready(task, step_no) || step->state == STEP_WAITING) || !graph_goes_on(task))
+		return;
+	graph_start(batch, task, now);
+	if (step->state == STEP_PENDING && graph_bypasses(task, step_no))
+	{
+		graph_step_skipped(batch, task, step_no, now);
+		return;
+	}
+	if (plan->limit_count > 0 && !limit_take_lease(plan->limits, plan->limit_count))
+	{
+		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), now);
+		return;
+	}
+	graph_step_leased(batch, task, step_no, worker, until, now);
+	if (bind)
+		bind_to_session(task, step_no);
+
+	header = DatumGetHeapTupleHeader(handler_step_context(task, step_no));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	tuplestore_puttuple(result->setResult, &tuple);
+}
+
+/*
+ * tasker._claim_steps(worker text, handlers text[], namespaces text[],
+ *		max_steps integer, lease_until timestamptz, bound_to_session boolean)
+ */
+Datum
+tasker_claim_steps(PG_FUNCTION_ARGS)
+{
+	char	   *worker = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	TimestampTz until = PG_GETARG_TIMESTAMPTZ(4);
+	bool		bind = PG_GETARG_BOOL(5);
+	Datum		values[3];
+	char		nulls[3] = {' ', ' ', ' '};
+	Batch	   *batch;
+	ListCell   *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 1; i <= 2; i++)
+	{
+		nulls[i - 1] = PG_ARGISNULL(i) ? 'n' : ' ';
+		values[i - 1] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
+	}
+	values[2] = Int64GetDatum(PG_GETARG_INT32(3));
+
+	batch = batch_create(CurrentMemoryContext);
+	SPI_connect();
+	plan_cache_refresh();
+	load_claimed(batch, statement_run(&claim, values, nulls));
+	load_begun(batch);
+	foreach(cell, batch->tasks)
+	{
+		TaskRun    *task = lfirst(cell);
+
+		for (int no = 1; no <= task->plan->step_count; no++)
+			if (task->steps[no - 1].mine)
+				lease_step(batch, task, no, worker, until, bind,
+						   (ReturnSetInfo *) fcinfo->resultinfo);
+	}
+	write_batch(batch);
+	SPI_finish();
+	return (Datum) 0;
+}
+
+/* What a worker says of one step. */
+typedef struct Report
+{
+	int64		step_id;
+	Jsonb	   *results;		/* complete */
+	char	   *error[5];		/* failed: message, sqlstate, detail, hint, context */
+} Report;
+
+typedef struct Reports
+{
+	int			count;
+	Report	   *report;
+	bool		failed;
+	bool		retryable;
+	int64		retry_after;	/* µs; -1: the back-off decides */
+	char	   *worker;			/* NULL: whoever */
+	int			attempt;		/* 0: whichever */
+} Reports;
+
+/*
+ * Why the step can't be ended by this worker; NULL where it can.
+ */
+static const char *
+why_not(Reports *reports, TaskRun *task, int step_no, TimestampTz now)
+{
+	StepRun    *step;
+
+	if (task == NULL || step_no < 1 || step_no > task->plan->step_count)
+		return "There is no such step.";
+	step = &task->steps[step_no - 1];
+	if (step->state != STEP_IN_PROGRESS)
+		return psprintf("The step is %s.", state_name(MACHINE_STEP, step->state));
+	if (step->claimed_by == NULL)
+		return "No worker has claimed the step.";
+	if (reports->worker != NULL && strcmp(step->claimed_by, reports->worker) != 0)
+		return psprintf("Worker \"%s\" holds it.", step->claimed_by);
+	if (reports->attempt != 0 && reports->attempt != step->attempts)
+		return psprintf("Attempt %d is under way.", step->attempts);
+	if (step->lease_until <= now)
+		return "The lease has run out.";
+	return NULL;
+}
+
+static void
+end_step(Batch *batch, Reports *reports, Report *report, TaskRun *task, int step_no,
+		 TimestampTz now)
+{
+	if (!reports->failed)
+		graph_step_completed(batch, task, step_no, report->results, now);
+	else
+		graph_step_failed(batch, task, step_no,
+						  graph_error(batch, report->error[0], report->error[1], report->error[2],
+									  report->error[3], report->error[4],
+									  task->steps[step_no - 1].attempts,
+									  reports->retryable &&
+									  plan_step(task->plan, step_no)->retryable, now),
+						  report->error[0], report->error[1], reports->retryable,
+						  reports->retry_after >= 0 ? now + Max(reports->retry_after, 1) : 0, now);
+	unbind(task->task_id, step_no);
+}
+
+static int
+compare_int64(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
+}
+
+/*
+ * Ends the steps; strict: the first that can't be is an error, else it is left
+ * out.  The ids of those that were go into the result.
+ */
+static void
+end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
+{
+	Batch	   *batch = batch_create(CurrentMemoryContext);
+	int64	   *tasks = palloc(Max(reports->count, 1) * sizeof(int64));
+	ArrayBuildState *ids = NULL;
+	ArrayBuildState *numbers = NULL;
+	TimestampTz now;
+
+	SPI_connect();
+	plan_cache_refresh();
+	for (int i = 0; i < reports->count; i++)
+		tasks[i] = reports->report[i].step_id >> TASKER_STEP_BITS;
+	qsort(tasks, reports->count, sizeof(int64), compare_int64);
+	load_locked(batch, tasks, reports->count);
+	now = tasker_now();
+
+	for (int i = 0; i < reports->count; i++)
+	{
+		Report	   *report = &reports->report[i];
+		int			step_no = report->step_id & TASKER_MAX_STEPS;
+		TaskRun    *task = batch_find_task(batch, report->step_id >> TASKER_STEP_BITS);
+		const char *why = why_not(reports, task, step_no, now);
+		Datum		values[2];
+		bool		nulls[2] = {0};
+
+		if (why != NULL && strict)
+			ereport(ERROR,
+					errcode(ERRCODE_TASKER_LEASE_LOST),
+					errmsg("step " INT64_FORMAT " can't be ended by this worker",
+						   report->step_id),
+					errdetail("%s", why),
+					errhint("Drop the result: another attempt has the step, or it has ended."));
+		if (why != NULL)
+			continue;
+		end_step(batch, reports, report, task, step_no, now);
+		append(&ids, Int64GetDatum(task->task_id), INT8OID);
+		append(&numbers, Int16GetDatum(step_no), INT2OID);
+		values[0] = Int64GetDatum(report->step_id);
+		values[1] = CStringGetTextDatum(state_name(MACHINE_STEP, task->steps[step_no - 1].state));
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	if (ids != NULL)
+	{
+		Datum		values[2];
+
+		values[0] = makeArrayResult(ids, CurrentMemoryContext);
+		values[1] = makeArrayResult(numbers, CurrentMemoryContext);
+		statement_run(&delete_leases, values, NULL);
+	}
+	write_batch(batch);
+	SPI_finish();
+}
+
+/*
+ * Elements of a one-dimensional array; NULLs come as such.
+ */
+static int
+elements(Datum array_datum, Datum **values, bool **nulls)
+{
+	ArrayType  *array = DatumGetArrayTypeP(array_datum);
+	int16		len;
+	bool		byval;
+	char		align;
+	int			count;
+
+	get_typlenbyvalalign(ARR_ELEMTYPE(array), &len, &byval, &align);
+	deconstruct_array(array, ARR_ELEMTYPE(array), len, byval, align, values, nulls, &count);
+	return count;
+}
+
+/*
+ * tasker._end_steps(step_ids bigint[], failed boolean, results jsonb[], errors text[],
+ *		retryable boolean, retry_after bigint, worker text, attempt integer, strict boolean)
+ *
+ * errors has five texts for each step: message, sqlstate, detail, hint, context.
+ */
+Datum
+tasker_end_steps(PG_FUNCTION_ARGS)
+{
+	Reports		reports = {0};
+	Datum	   *ids;
+	Datum	   *payloads;
+	bool	   *nulls;
+	bool	   *id_nulls;
+	int			width;
+	int			payload_count;
+
+	InitMaterializedSRF(fcinfo, 0);
+	reports.failed = PG_GETARG_BOOL(1);
+	reports.retryable = PG_GETARG_BOOL(4);
+	reports.retry_after = PG_ARGISNULL(5) ? -1 : PG_GETARG_INT64(5);
+	reports.worker = PG_ARGISNULL(6) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(6));
+	reports.attempt = PG_ARGISNULL(7) ? 0 : PG_GETARG_INT32(7);
+
+	width = reports.failed ? 5 : 1;
+	reports.count = elements(PG_GETARG_DATUM(0), &ids, &id_nulls);
+	payload_count = elements(PG_GETARG_DATUM(reports.failed ? 3 : 2), &payloads, &nulls);
+	if (payload_count != reports.count * width)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("the arrays differ in length"),
+				errdetail("There are %d steps, and %d results or errors.", reports.count,
+						  payload_count / width));
+	reports.report = palloc0(Max(reports.count, 1) * sizeof(Report));
+	for (int i = 0; i < reports.count; i++)
+	{
+		reports.report[i].step_id = id_nulls[i] ? 0 : DatumGetInt64(ids[i]);
+		for (int j = 0; j < width; j++)
+		{
+			if (nulls[i * width + j])
+				continue;
+			if (reports.failed)
+				reports.report[i].error[j] = TextDatumGetCString(payloads[i * width + j]);
+			else
+				reports.report[i].results = DatumGetJsonbP(payloads[i]);
+		}
+	}
+	end_steps(&reports, PG_GETARG_BOOL(8), (ReturnSetInfo *) fcinfo->resultinfo);
+	return (Datum) 0;
+}

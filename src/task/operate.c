@@ -1,0 +1,267 @@
+/*
+ * operate.c
+ *	  What an operator does to a task or a step: cancel, pause, resume, retry,
+ *	  resolve.
+ *
+ * Each holds the task alone, so no token of it is in anybody's hands, changes
+ * the graph in memory, and writes it through the state room.  What then waits
+ * is worked out anew: all tokens go, and every step that is ready or waits for
+ * its retry gets one.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "engine/plan.h"
+#include "state/state.h"
+#include "statement.h"
+#include "tasker.h"
+
+PG_FUNCTION_INFO_V1(tasker_operate_task);
+PG_FUNCTION_INFO_V1(tasker_operate_step);
+
+/* Every token but the deadline and the leases of what is still in progress. */
+static Statement delete_waiting = {
+	.sql = "DELETE FROM tasker.queue "
+	"WHERE task_id = $1 AND step_no >= 0 AND step_no <> ALL ($2)",
+	.arg_count = 2,
+	.arg_types = {INT8OID, INT2ARRAYOID},
+};
+
+/* The one operation at work. */
+typedef struct Operation
+{
+	const char *name;
+	Batch	   *batch;
+	TaskRun    *task;
+	int			step_no;		/* 0: on the task */
+	Jsonb	   *results;
+	char	   *reason;
+	TimestampTz now;
+} Operation;
+
+static void
+refuse_unknown(const char *what, int64 id)
+{
+	ereport(ERROR,
+			errcode(ERRCODE_TASKER_NOT_FOUND),
+			errmsg("%s " INT64_FORMAT " does not exist", what, id),
+			errhint("The ids stand in tasker.tasks and tasker.workflow_steps."));
+}
+
+/*
+ * Takes the task for the operator alone.
+ */
+static void
+begin(Operation *op, int64 task_id, MemoryContext context)
+{
+	if (hold_is_mine(task_id))
+		ereport(ERROR,
+				errcode(ERRCODE_TASKER_NOT_ALLOWED),
+				errmsg("a handler can't operate on a task of its own transaction"),
+				errdetail("Task " INT64_FORMAT " is being run in it.", task_id),
+				errhint("Let the step fail or complete; the task follows from that."));
+	hold_alone(task_id);
+	SPI_connect();
+	plan_cache_refresh();
+	op->batch = batch_create(context);
+	op->now = tasker_now();
+	load_locked(op->batch, &task_id, 1);
+	op->task = batch_find_task(op->batch, task_id);
+}
+
+static bool
+is_untouched(TaskRun *task)
+{
+	if (task->state != TASK_PENDING)
+		return false;
+	for (int i = 0; i < task->plan->step_count; i++)
+		if (task->steps[i].has_row || task->steps[i].changed)
+			return false;
+	return true;
+}
+
+/*
+ * Works out anew what waits.  touch: the steps may have rows now, so a start
+ * token, which promises that there are none, does not do.
+ */
+static void
+requeue(Operation *op, bool touch)
+{
+	TaskRun    *task = op->task;
+	int			count = task->plan->step_count;
+	Datum	   *running = palloc(Max(count, 1) * sizeof(Datum));
+	Datum		values[2];
+	int			n = 0;
+
+	for (int no = 1; no <= count; no++)
+		if (task->steps[no - 1].state == STEP_IN_PROGRESS)
+			running[n++] = Int16GetDatum(no);
+	values[0] = Int64GetDatum(task->task_id);
+	values[1] = PointerGetDatum(construct_array(running, n, INT2OID, 2, true, TYPALIGN_SHORT));
+	statement_run(&delete_waiting, values, NULL);
+
+	if (!graph_goes_on(task))
+		return;
+	if (!touch && is_untouched(task))
+	{
+		task->put_back = true;
+		return;
+	}
+	for (int no = 1; no <= count; no++)
+	{
+		StepRun    *step = &task->steps[no - 1];
+		int32		lane = handler_lane(plan_step(task->plan, no)->handler);
+
+		if (step->state == STEP_WAITING)
+			graph_queue_step(op->batch, task, no, lane, step->next_attempt_at);
+		else if (graph_is_ready(task, no))
+			graph_queue_step(op->batch, task, no, lane,
+							 task->state == TASK_PENDING ? Max(task->run_at, op->now) : op->now);
+	}
+}
+
+/*
+ * A task in error whose steps are dealt with goes on.
+ */
+static void
+reopen(Operation *op)
+{
+	if (op->task->state == TASK_ERROR)
+		graph_task_moved(op->batch, op->task, TASK_PENDING, op->reason, op->now);
+}
+
+static void
+retry_task(Operation *op)
+{
+	TaskRun    *task = op->task;
+
+	if (task->state != TASK_ERROR)
+		state_refuse(MACHINE_TASK, task->task_id, task->state, TASK_PENDING);
+	for (int no = 1; no <= task->plan->step_count; no++)
+		if (task->steps[no - 1].state == STEP_ERROR)
+			graph_step_retried(op->batch, task, no, op->now);
+	reopen(op);
+}
+
+static void
+resume_task(Operation *op)
+{
+	TaskRun    *task = op->task;
+
+	if (task->state != TASK_PAUSED)
+		state_refuse(MACHINE_TASK, task->task_id, task->state,
+					 task->started_at ? TASK_IN_PROGRESS : TASK_PENDING);
+	graph_task_moved(op->batch, task, task->started_at ? TASK_IN_PROGRESS : TASK_PENDING,
+					 op->reason, op->now);
+}
+
+static void
+operate_on_task(Operation *op)
+{
+	TaskRun    *task = op->task;
+
+	if (strcmp(op->name, "cancel") == 0)
+		graph_task_cancelled(op->batch, task, op->reason, op->now);
+	else if (strcmp(op->name, "pause") == 0)
+		graph_task_moved(op->batch, task, TASK_PAUSED, op->reason, op->now);
+	else if (strcmp(op->name, "resume") == 0)
+		resume_task(op);
+	else if (strcmp(op->name, "retry") == 0)
+		retry_task(op);
+	else if (strcmp(op->name, "resolve") == 0)
+		graph_task_moved(op->batch, task, TASK_RESOLVED, op->reason, op->now);
+	else
+		elog(ERROR, "unknown operation \"%s\"", op->name);
+}
+
+/*
+ * A step of a task that an operator has ended is not to be dealt with; where
+ * the task is in error, it goes on.
+ */
+static void
+operate_on_step(Operation *op)
+{
+	TaskRun    *task = op->task;
+	bool		in_error = task->state == TASK_ERROR;
+
+	if (strcmp(op->name, "update") == 0)
+		return;
+	if (task_has_ended(task->state) && !in_error)
+		state_refuse(MACHINE_TASK, task->task_id, task->state, TASK_PENDING);
+	if (strcmp(op->name, "cancel") == 0)
+		graph_step_cancelled(op->batch, task, op->step_no, op->reason, op->now);
+	else if (strcmp(op->name, "retry") == 0)
+	{
+		graph_step_retried(op->batch, task, op->step_no, op->now);
+		reopen(op);
+	}
+	else if (strcmp(op->name, "resolve") == 0)
+	{
+		graph_step_resolved(op->batch, task, op->step_no, op->results, op->reason, op->now);
+		reopen(op);
+	}
+	else
+		elog(ERROR, "unknown operation \"%s\"", op->name);
+}
+
+/*
+ * Saves and lets the task go; returns the new state.
+ */
+static Datum
+finish(Operation *op)
+{
+	const char *state;
+
+	write_batch(op->batch);
+	state = op->step_no > 0 ?
+		state_name(MACHINE_STEP, op->task->steps[op->step_no - 1].state) :
+		state_name(MACHINE_TASK, op->task->state);
+	SPI_finish();
+	hold_release(op->task->task_id);
+	return CStringGetTextDatum(state);
+}
+
+/*
+ * tasker._operate_task(operation text, task_id bigint, reason text)
+ */
+Datum
+tasker_operate_task(PG_FUNCTION_ARGS)
+{
+	Operation	op = {.name = text_to_cstring(PG_GETARG_TEXT_PP(0))};
+	int64		task_id = PG_GETARG_INT64(1);
+
+	op.reason = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	begin(&op, task_id, CurrentMemoryContext);
+	if (op.task == NULL)
+		refuse_unknown("task", task_id);
+	operate_on_task(&op);
+	requeue(&op, false);
+	PG_RETURN_DATUM(finish(&op));
+}
+
+/*
+ * tasker._operate_step(operation text, step_id bigint, results jsonb, reason text)
+ */
+Datum
+tasker_operate_step(PG_FUNCTION_ARGS)
+{
+	Operation	op = {.name = text_to_cstring(PG_GETARG_TEXT_PP(0))};
+	int64		step_id = PG_GETARG_INT64(1);
+
+	op.results = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
+	op.reason = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3));
+	op.step_no = step_id & TASKER_MAX_STEPS;
+	begin(&op, step_id >> TASKER_STEP_BITS, CurrentMemoryContext);
+	if (op.task == NULL || op.step_no < 1 || op.step_no > op.task->plan->step_count)
+		refuse_unknown("step", step_id);
+	operate_on_step(&op);
+	requeue(&op, true);
+	PG_RETURN_DATUM(finish(&op));
+}

@@ -1,15 +1,23 @@
--- Orders every cart that has not been tried yet, waits until all of it has
--- ended, and shows what came of it.
+-- Orders one cart, then all others that have not been tried yet, waits until
+-- everything has ended, and shows what came of it.
 
 \pset footer off
 \set ON_ERROR_STOP on
+SET statement_timeout = '60 s';
 
-\echo
-\echo '== A task for every cart'
+SELECT tasker.create_task('order', '{"cart_id": 1}', namespace => 'shop',
+                          initiator => 'run.sql', reason => 'the customer went to the checkout',
+                          idempotency_key => 'cart 1') AS task_id
+\gset
+SELECT tasker.wait_for_task(:task_id) AS state
+\gset
+
+\echo '== One cart: task' :task_id 'is' :state
+\echo '== A task for every other cart'
 SELECT count(*) AS created
 FROM tasker.create_tasks(
     'order',
-    (SELECT array_agg(jsonb_build_object('cart_id', c.cart_id) ORDER BY c.cart_id)
+    (SELECT coalesce(array_agg(jsonb_build_object('cart_id', c.cart_id) ORDER BY c.cart_id), '{}')
      FROM shop.carts AS c
      WHERE NOT EXISTS (
          SELECT
@@ -21,9 +29,10 @@ FROM tasker.create_tasks(
     initiator => 'run.sql',
     reason => 'the customer went to the checkout');
 
+\echo '== How they ended'
 SELECT w.state, count(*) AS tasks
 FROM tasker.tasks AS t
-CROSS JOIN LATERAL tasker.wait_for_task(t.task_id, '60 s') AS w (state)
+CROSS JOIN LATERAL tasker.wait_for_task(t.task_id) AS w (state)
 WHERE t.namespace = 'shop'
 GROUP BY w.state
 ORDER BY w.state;
@@ -39,13 +48,19 @@ ORDER BY o.cart_id
 LIMIT 5;
 
 \echo '== Steps that failed at first and were tried again'
-SELECT s.task_id, t.context ->> 'cart_id' AS cart, s.name AS step, s.state, s.attempts,
-       s.error ->> 'message' AS last_error
-FROM tasker.workflow_steps AS s
-JOIN tasker.tasks AS t USING (task_id)
-WHERE t.namespace = 'shop'
-  AND s.attempts > 1
-ORDER BY s.task_id;
+SELECT f.task_id, f.context ->> 'cart_id' AS cart, f.name AS step, f.attempt, f.error,
+       round(1000 * extract(epoch FROM f.tried_again_at - f.occurred_at)) AS again_after_ms, f.state AS state_now
+FROM (
+    SELECT l.task_id, t.context, s.name, s.state, l.attempt, l.to_state, l.occurred_at,
+           l.metadata ->> 'message' AS error,
+           lead(l.occurred_at) OVER (PARTITION BY l.step_id ORDER BY l.occurred_at, l.transition_id) AS tried_again_at
+    FROM tasker.transitions AS l
+    JOIN tasker.workflow_steps AS s USING (step_id)
+    JOIN tasker.tasks AS t ON t.task_id = l.task_id
+    WHERE t.namespace = 'shop'
+) AS f
+WHERE f.to_state = 'waiting_for_retry'
+ORDER BY f.task_id, f.attempt;
 
 \echo '== Tasks that failed, and why'
 SELECT s.task_id, t.context ->> 'cart_id' AS cart, s.name AS step, s.attempts,

@@ -327,7 +327,8 @@ report_context(const Schema *schema, Jsonb *context)
 			(errcode(ERRCODE_TASKER_CONTEXT),
 			 errmsg("context does not satisfy the schema"),
 			 errdetail_internal("%s", detail.data),
-			 hint != NULL ? errhint("%s", hint) : 0));
+			 hint != NULL ? errhint("%s", hint) :
+			 errhint("The schema is part of the task's definition; tasker.json_schema_errors(schema, context) checks a context without creating a task.")));
 }
 
 static void

@@ -2,11 +2,8 @@
  * executor.c
  *	  Takes what is ready, runs it as far as it goes, saves it, commits.
  *
- * A batch is one transaction: claim, load, run the graphs in memory, write each
- * step once.  It ends when nothing is ready any more, when its time is up, or
- * before a handler that is known to be slow or was never timed: such a one runs
- * first in a transaction, so that nobody's finished work waits for it, and its
- * siblings are committed to the queue for the other executors.
+ * A batch is one transaction: claim, load, run the graphs in memory (run.c),
+ * write each step once.
  *
  * What goes wrong outside a handler's own fault (a lock that somebody holds, a
  * deadlock with the step beside it, a failure of the commit itself) is no
@@ -22,6 +19,7 @@
 #include "pgstat.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -31,26 +29,20 @@
 #include "utils/timestamp.h"
 
 #include "engine/activation.h"
+#include "engine/executor.h"
 #include "engine/flight.h"
 #include "engine/handler.h"
 #include "engine/plan.h"
 #include "engine/processes.h"
+#include "engine/run.h"
+#include "engine/suspect.h"
 #include "engine/worker.h"
 #include "state/state.h"
 #include "statement.h"
 #include "tasker.h"
 
-/* Beyond 64 a transaction's subtransactions overflow the cache of them. */
-#define MAX_WRITING_STEPS	60
-
 /* How long a step in a batch may wait for a lock. */
 #define BATCH_LOCK_TIMEOUT	100
-
-/* After a crash in the middle of saving: so many steps are run alone. */
-#define CAREFUL_STEPS		200
-
-/* A hundred years: beyond it a delay is a mistake. */
-#define MAX_RETRY_AFTER		(INT64CONST(100) * 366 * USECS_PER_DAY)
 
 /* How long a task is put off that can't even be failed. */
 #define PUT_OFF_US			(10 * USECS_PER_SEC)
@@ -63,10 +55,11 @@ static const char claim_sql[] =
 	"ORDER BY q.rank, q.due "
 	"LIMIT $2 "
 	"FOR UPDATE SKIP LOCKED)) "
-	"RETURNING task_id, step_no, tries) "
+	"RETURNING task_id, step_no, tries, rank, due) "
 	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS " "
 	"FROM c "
-	"JOIN tasker.task AS t ON t.task_id = c.task_id";
+	"JOIN tasker.task AS t ON t.task_id = c.task_id "
+	"ORDER BY c.rank, c.due, c.task_id, c.step_no";
 
 static Statement claim = {
 	.sql = claim_sql,
@@ -130,332 +123,28 @@ static Statement next_due = {
 	.sql = "SELECT due FROM tasker.queue WHERE lane = -1 AND rank = 0 ORDER BY rank, due LIMIT 1",
 };
 
-static Statement count_crash = {
-	.sql = "INSERT INTO tasker.crash AS c (task_id, step_no, crashes, last_at) "
-	"VALUES ($1, $2, 1, $3) "
-	"ON CONFLICT (task_id, step_no) "
-	"DO UPDATE SET crashes = c.crashes + 1, last_at = EXCLUDED.last_at "
-	"RETURNING crashes",
-	.arg_count = 3,
-	.arg_types = {INT8OID, INT2OID, TIMESTAMPTZOID},
-};
-
-/* A step that is ready in memory. */
-typedef struct ReadyStep
-{
-	TaskRun    *task;
-	int16		step_no;
-} ReadyStep;
-
-/* The batch at work. */
-typedef struct Run
-{
-	Batch	   *batch;
-	ReadyStep  *ready;			/* a stack: a task that has begun goes on first */
-	int			ready_count;
-	int			ready_space;
-	int			claimed;		/* tokens */
-	int			ran;			/* handlers run */
-	int			writing;		/* of them, those that wrote */
-	int			queued;			/* tokens that wait for the commit */
-	bool		alone;			/* one step and no more */
-	int			lane;			/* claimed from */
-	bool		closed;			/* starts no further step */
-	bool		slow;			/* met a handler that is slow or was never timed */
-	TimestampTz deadline;
-} Run;
-
 static MemoryContext batch_context;
 static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
 static int	executor_number;
 
-/* Who was at work last, should the transaction fail. */
+/* Of the transaction at work, should it fail. */
 static int	failed_claims;
-static int64 failed_task;
-static int16 failed_step;
 static bool failed_alone;
 
-static void
-push_ready(Run *run, TaskRun *task, int step_no)
-{
-	if (run->ready_count == run->ready_space)
-	{
-		run->ready_space = Max(run->ready_space * 2, 256);
-		run->ready = run->ready == NULL ?
-			MemoryContextAlloc(batch_context, run->ready_space * sizeof(ReadyStep)) :
-			repalloc(run->ready, run->ready_space * sizeof(ReadyStep));
-	}
-	run->ready[run->ready_count].task = task;
-	run->ready[run->ready_count].step_no = step_no;
-	run->ready_count++;
-}
-
 /*
- * Steps behind this one that it made ready, the first of them on top.
+ * Sets lock_timeout for the steps to come, where it is another one.  A rollback
+ * undoes it, so the setting itself is asked what it is.
  */
-static void
-push_children(Run *run, TaskRun *task, int step_no)
+void
+executor_set_lock_timeout(int ms)
 {
-	PlanStep   *step = plan_step(task->plan, step_no);
-
-	for (int i = step->child_count - 1; i >= 0; i--)
-		if (graph_is_ready(task, step->children[i]))
-			push_ready(run, task, step->children[i]);
-}
-
-/*
- * Reads what the claimed tasks need, and finds what is ready.
- */
-static void
-find_ready(Run *run)
-{
-	load_begun(run->batch);
-
-	/* From the last to the first, so that the first comes to lie on top. */
-	for (int i = list_length(run->batch->tasks) - 1; i >= 0; i--)
-	{
-		TaskRun    *task = list_nth(run->batch->tasks, i);
-
-		for (int no = task->plan->step_count; no >= 1; no--)
-		{
-			StepRun    *step = &task->steps[no - 1];
-
-			/* A token whose step somebody has dealt with is dropped. */
-			step->mine = step->mine && (graph_is_ready(task, no) || step->state == STEP_WAITING);
-			if (step->mine)
-				push_ready(run, task, no);
-		}
-	}
-}
-
-/*
- * Whether the failure may be somebody else's doing, and a run alone would show.
- */
-static bool
-is_suspect(int sqlerrcode)
-{
-	return sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
-		sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-}
-
-/*
- * Time at which a retry was asked for; 0: not, so the back-off decides.  The
- * text is retryable_error()'s, or anybody's who raises TK002 himself.
- */
-static TimestampTz
-asked_retry_at(HandlerOutcome *outcome, TimestampTz at)
-{
-	char	   *end;
-	int64		delay;
-
-	if (outcome->retry_after == NULL || outcome->retry_after[0] == '\0')
-		return 0;
-	errno = 0;
-	delay = strtoi64(outcome->retry_after, &end, 10);
-	if (errno != 0 || *end != '\0' || delay < 0 || delay > MAX_RETRY_AFTER)
-		return 0;
-	return at + Max(delay, 1);
-}
-
-static void
-fail_step(Batch *batch, TaskRun *task, int step_no, ErrorData *error, bool retryable,
-		  TimestampTz retry_at, TimestampTz at)
-{
-	const char *sqlstate = unpack_sql_state(error->sqlerrcode);
-	bool		again = retryable && plan_step(task->plan, step_no)->retryable;
-
-	graph_step_failed(batch, task, step_no,
-					  graph_error(batch, error->message, sqlstate, error->detail, error->hint,
-								  error->context, task->steps[step_no - 1].attempts, again, at),
-					  error->message, sqlstate, retryable, retry_at, at);
-}
-
-/*
- * The attempt is undone in memory, and the token goes back to be run alone.
- */
-static void
-put_suspect_back(Run *run, TaskRun *task, int step_no, StepRun *before, int moves_before,
-				 TimestampTz at)
-{
-	StepRun    *step = &task->steps[step_no - 1];
-
-	*step = *before;
-	graph_count(task);
-	run->batch->move_count = moves_before;
-	step->tries++;
-	graph_queue_step(run->batch, task, step_no, LANE_ALONE, at);
-	run->closed = true;
-}
-
-/*
- * Runs one step's handler and takes in how it ended.
- */
-static void
-run_step(Run *run, TaskRun *task, int step_no)
-{
-	Batch	   *batch = run->batch;
-	StepRun    *step = &task->steps[step_no - 1];
-	Handler    *handler = plan_step(task->plan, step_no)->handler;
-	StepRun		before = *step;
-	int			moves_before = batch->move_count;
-	HandlerOutcome outcome;
-	TimestampTz at = tasker_now();
-
-	my_slot->task_id = task->task_id;
-	my_slot->step_no = step_no;
-	my_slot->since = at;
-	failed_task = task->task_id;
-	failed_step = step_no;
-	/* Before a long run: what else may wait is for somebody else. */
-	if (!handler_is_fast(handler))
-		wake_executors(my_database, 1);
-	graph_step_started(batch, task, step_no, at);
-	handler_run(batch, task, step_no, &outcome);
-	run->ran++;
-	run->writing += outcome.wrote;
-	my_slot->task_id = 0;
-	at = tasker_now();
-
-	if (outcome.ok)
-	{
-		handler_timed(handler, outcome.us);
-		run->slow = run->slow || !handler_is_fast(handler);
-		graph_step_completed(batch, task, step_no, outcome.results, at);
-		push_children(run, task, step_no);
-	}
-	else if (is_suspect(outcome.error->sqlerrcode) && step->tries == 0 &&
-			 !(run->alone && run->ran == 1))
-		put_suspect_back(run, task, step_no, &before, moves_before, at);
-	else
-	{
-		if (outcome.timed_out)
-			handler_timed(handler, outcome.us);
-		fail_step(batch, task, step_no, outcome.error,
-				  outcome.error->sqlerrcode != ERRCODE_TASKER_PERMANENT &&
-				  handler->problem == NULL,
-				  asked_retry_at(&outcome, at), at);
-	}
-}
-
-/*
- * Whether the task has other steps waiting on the stack: an executor beside
- * this one could run them.
- */
-static bool
-has_siblings(Run *run, TaskRun *task)
-{
-	for (int i = run->ready_count - 1; i >= 0; i--)
-		if (run->ready[i].task == task)
-			return true;
-	return false;
-}
-
-/*
- * Whether the handler may run here and now.  One that is slow, or may be, runs
- * where nothing else waits for this transaction to end: no other token that was
- * claimed or queued in it, no sibling, no finished step.
- */
-static bool
-may_run_here(Run *run, TaskRun *task, Handler *handler)
-{
-	if (run->closed)
-		return false;
-	if (handler_is_fast(handler) && !handler->own_transaction)
-		return true;
-	return run->claimed == 1 && run->ran == 0 && run->queued == 0 && !has_siblings(run, task);
-}
-
-static bool
-time_is_up(Run *run)
-{
-	return (run->alone && run->ran > 0) || run->writing >= MAX_WRITING_STEPS ||
-		GetCurrentTimestamp() >= run->deadline;
-}
-
-static void
-fail_missing(Run *run, TaskRun *task, int step_no, TimestampTz at)
-{
-	PlanStep   *step = plan_step(task->plan, step_no);
-	ErrorData	error = {0};
-
-	error.sqlerrcode = ERRCODE_TASKER_NOT_FOUND;
-	error.message = psprintf("no handler is registered as \"%s\"", step->handler->class_name);
-	error.detail = psprintf("Step \"%s\" of task %s names it, and neither namespace \"%s\" nor \"default\" has it for version %s.",
-							step->name, task->plan->name, task->plan->namespace,
-							task->plan->version);
-	error.hint = pstrdup("Register the handler, then retry the step.");
-	fail_step(run->batch, task, step_no, &error, false, 0, at);
-}
-
-/*
- * Runs what is ready until nothing is, or the batch has to end.
- */
-static void
-run_ready(Run *run)
-{
-	while (run->ready_count > 0)
-	{
-		ReadyStep	next = run->ready[--run->ready_count];
-		TaskRun    *task = next.task;
-		PlanStep   *step = plan_step(task->plan, next.step_no);
-		StepRun    *state = &task->steps[next.step_no - 1];
-		TimestampTz now;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!graph_goes_on(task))
-			continue;
-		if (task->state == TASK_PENDING)
-		{
-			/* Not begun, and no time left: it goes back as a whole. */
-			if (run->closed && task->at_start)
-			{
-				task->put_back = true;
-				continue;
-			}
-			graph_start(run->batch, task, tasker_now());
-		}
-		if (state->state == STEP_PENDING && graph_bypasses(task, next.step_no))
-		{
-			graph_step_skipped(run->batch, task, next.step_no, tasker_now());
-			push_children(run, task, next.step_no);
-			continue;
-		}
-		if (step->handler->kind == HANDLER_SQL && may_run_here(run, task, step->handler))
-		{
-			run_step(run, task, next.step_no);
-			if (!run->closed)
-				run->closed = time_is_up(run);
-			continue;
-		}
-		now = tasker_now();
-		if (step->handler->kind == HANDLER_MISSING)
-			fail_missing(run, task, next.step_no, now);
-		else
-		{
-			graph_queue_step(run->batch, task, next.step_no,
-							 state->tries > 0 ? LANE_ALONE : handler_lane(step->handler), now);
-			run->queued++;
-			run->slow = run->slow || !handler_is_fast(step->handler);
-		}
-	}
-}
-
-/*
- * Sets lock_timeout for the steps to come, where it is another one.
- */
-static void
-set_lock_timeout(int ms)
-{
-	static int	current = -1;
 	char		value[16];
 
-	if (ms == current)
+	if (ms == LockTimeout)
 		return;
 	snprintf(value, sizeof(value), "%d", ms);
 	SetConfigOption("lock_timeout", value, PGC_SUSET, PGC_S_SESSION);
-	current = ms;
 }
 
 /*
@@ -477,6 +166,66 @@ claim_limit(int lane)
 }
 
 /*
+ * After an error outside a handler: reports it, ends the transaction, and sees
+ * to it that the same does not happen again and again.  Returns a copy of the
+ * error.
+ */
+ErrorData *
+executor_after_error(MemoryContext keep)
+{
+	ErrorData  *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(keep);
+	error = CopyErrorData();
+	EmitErrorReport();
+	AbortCurrentTransaction();
+	FlushErrorState();
+	flight_note_idle();
+	LockReleaseSession(USER_LOCKMETHOD);
+	my_slot->task_id = 0;
+	RESUME_INTERRUPTS();
+	return error;
+}
+
+/*
+ * Whether batches are of one step only: this executor's, after one that failed,
+ * or everybody's, after a crash.
+ */
+static bool
+is_careful(void)
+{
+	return alone_left > 0 || pg_atomic_read_u32(&my_database->careful) > 0;
+}
+
+static void
+was_careful(void)
+{
+	uint32		left = pg_atomic_read_u32(&my_database->careful);
+
+	if (alone_left > 0)
+		alone_left--;
+	else if (left > 0)
+		(void) pg_atomic_compare_exchange_u32(&my_database->careful, &left, left - 1);
+}
+
+/*
+ * Whoever held the slot that a step was made to wait for may have let it go
+ * before the token that waits was there to be seen.
+ */
+static void
+look_at_limits(Run *run)
+{
+	for (int i = 0; i < run->parked_count; i++)
+	{
+		worker_begin();
+		if (limit_is_free(run->parked[i]))
+			limit_unpark(run->parked[i], 1);
+		worker_commit();
+	}
+}
+
+/*
  * A batch from the lane.  Returns the number of tokens claimed.
  */
 static int
@@ -486,11 +235,11 @@ run_batch(int lane)
 	Datum		values[2];
 	uint64		rows;
 	bool		isnull;
-	bool		careful = alone_left > 0;
+	bool		careful = is_careful();
 
 	MemoryContextReset(batch_context);
 	failed_claims = 0;
-	failed_task = 0;
+	run_last_task = 0;
 	failed_alone = careful;
 	worker_begin();
 	plan_cache_refresh();
@@ -499,6 +248,8 @@ run_batch(int lane)
 		worker_commit();
 		return 0;
 	}
+
+	suspects_refresh();
 
 	values[0] = Int32GetDatum(lane);
 	values[1] = Int64GetDatum(careful ? 1 : claim_limit(lane));
@@ -510,29 +261,40 @@ run_batch(int lane)
 	}
 	/* Whoever commits work from now on wakes somebody else. */
 	worker_busy();
+	if (pg_atomic_read_u32(&my_database->unjudged) != 0)
+	{
+		/* Among these may be the step that an executor has just died of. */
+		worker_rollback();
+		suspects_judge();
+		return rows;
+	}
 
 	run.claimed = failed_claims = rows;
-	failed_task = DatumGetInt64(row_value(0, 1, &isnull));
-	failed_step = 0;
+	run_last_task = DatumGetInt64(row_value(0, 1, &isnull));
+	run_last_step = 0;
 	run.lane = lane;
 	run.alone = careful || lane == LANE_ALONE;
 	run.batch = batch_create(batch_context);
 	run.batch->takes_itself = 1;
 	run.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), tasker_batch_budget);
 	load_claimed(run.batch, rows);
-	set_lock_timeout(run.alone ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
-	find_ready(&run);
+	executor_set_lock_timeout(run.alone ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
+	run_find_ready(&run);
 	run_ready(&run);
 
-	flight_note_saving(careful ? failed_task : 0, careful ? failed_step : 0);
+	flight_note_saving(run.alone ? run_last_task : 0, run.alone ? run_last_step : 0);
 	write_batch(run.batch);
 	if (rows == tasker_batch_size)
 		tasker_note_ready(1);
+	limit_unpark_held(run.slow ? 1 : tasker_batch_size);
 	worker_commit();
 	flight_note_idle();
 	LockReleaseSession(USER_LOCKMETHOD);
+	look_at_limits(&run);
+	if (run.cleared)
+		suspects_announce();
 	if (careful)
-		alone_left--;
+		was_careful();
 	else if (lane == LANE_SLOW)
 		slow_limit = run.slow ? 1 : Min(slow_limit * 2, tasker_batch_size);
 	return run.claimed;
@@ -558,63 +320,25 @@ put_task_off(int64 task_id)
  * committed.
  */
 static void
-fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error, bool counts, bool retryable)
+fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error)
 {
-	Run			run = {0};
+	Doom		doom = {task_id, step_no, error, false};
+	Run			run = {.closed = true, .doom = &doom};
 	Datum		values[2] = {Int64GetDatum(task_id), Int16GetDatum(step_no)};
-	TimestampTz now;
-	TaskRun    *task;
 	uint64		rows;
 
 	MemoryContextReset(batch_context);
 	worker_begin();
 	plan_cache_refresh();
-	rows = statement_run(&claim_task, values, NULL);
 	run.batch = batch_create(batch_context);
-	run.closed = true;
+	rows = statement_run(&claim_task, values, NULL);
 	load_claimed(run.batch, rows);
-	find_ready(&run);
-	now = tasker_now();
-	task = batch_find_task(run.batch, task_id);
-	if (task != NULL && step_no >= 1 && task->steps[step_no - 1].mine)
-	{
-		if (counts)
-			graph_step_started(run.batch, task, step_no, now);
-		for (int i = 0; i < run.ready_count; i++)
-			if (run.ready[i].task == task && run.ready[i].step_no == step_no)
-				run.ready[i] = run.ready[--run.ready_count];
-		fail_step(run.batch, task, step_no, error, retryable, 0, now);
-	}
-	else
-		task = NULL;
+	run_find_ready(&run);
 	run_ready(&run);
 	write_batch(run.batch);
 	worker_commit();
-	if (task == NULL && rows > 0)
+	if (!doom.done && rows > 0)
 		put_task_off(task_id);
-}
-
-/*
- * After an error outside a handler: reports it, ends the transaction, and sees
- * to it that the same does not happen again and again.  Returns a copy of the
- * error.
- */
-static ErrorData *
-after_error(MemoryContext keep)
-{
-	ErrorData  *error;
-
-	HOLD_INTERRUPTS();
-	MemoryContextSwitchTo(keep);
-	error = CopyErrorData();
-	EmitErrorReport();
-	AbortCurrentTransaction();
-	FlushErrorState();
-	flight_note_idle();
-	LockReleaseSession(USER_LOCKMETHOD);
-	my_slot->task_id = 0;
-	RESUME_INTERRUPTS();
-	return error;
 }
 
 static int
@@ -631,7 +355,7 @@ guarded_batch(int lane)
 	}
 	PG_CATCH();
 	{
-		error = after_error(caller);
+		error = executor_after_error(caller);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
@@ -653,24 +377,24 @@ guarded_batch(int lane)
 	}
 
 	/* It ran alone and failed all the same. */
-	alone_left--;
+	was_careful();
 	PG_TRY();
 	{
-		if (failed_step > 0)
-			fail_in_own_transaction(failed_task, failed_step, error, true, true);
+		if (run_last_step > 0)
+			fail_in_own_transaction(run_last_task, run_last_step, error);
 		else
-			put_task_off(failed_task);
+			put_task_off(run_last_task);
 	}
 	PG_CATCH();
 	{
-		(void) after_error(caller);
+		(void) executor_after_error(caller);
 		PG_TRY();
 		{
-			put_task_off(failed_task);
+			put_task_off(run_last_task);
 		}
 		PG_CATCH();
 		{
-			(void) after_error(caller);
+			(void) executor_after_error(caller);
 		}
 		PG_END_TRY();
 	}
@@ -812,78 +536,12 @@ fire(void)
 	}
 	PG_CATCH();
 	{
-		FreeErrorData(after_error(caller));
+		FreeErrorData(executor_after_error(caller));
 		due = now + USECS_PER_SEC;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
 	lower_next_due(due);
-}
-
-/*
- * Deals with what an earlier executor was running when it died.
- */
-static void
-judge(FlightSuspect *suspect)
-{
-	ErrorData	error = {0};
-
-	if (suspect->task_id == 0 || suspect->step_no == 0)
-	{
-		alone_left = CAREFUL_STEPS;
-		return;
-	}
-	error.message = pstrdup("step outlived its timeout");
-	error.detail = pstrdup("Its handler went on when it was cancelled, so its executor was ended.");
-	error.sqlerrcode = ERRCODE_QUERY_CANCELED;
-	if (!suspect->overran)
-	{
-		Datum		values[3] = {Int64GetDatum(suspect->task_id),
-			Int16GetDatum(suspect->step_no), TimestampTzGetDatum(tasker_now())};
-		bool		isnull;
-		int			crashes;
-
-		worker_begin();
-		statement_run(&count_crash, values, NULL);
-		crashes = DatumGetInt32(row_value(0, 1, &isnull));
-		worker_commit();
-		ereport(LOG,
-				errmsg("an executor crashed while it ran step %d of task " INT64_FORMAT,
-					   suspect->step_no, suspect->task_id),
-				errdetail("That happened %d times; at %d the step goes to error.",
-						  crashes, tasker_max_crashes));
-		if (crashes < tasker_max_crashes)
-			return;
-		error.message = psprintf("the server crashed %d times while this step ran", crashes);
-		error.detail = pstrdup("Each time its executor died in the middle of its handler.");
-		error.hint = pstrdup("See the server log for the cause; retry the step when it is gone.");
-		error.sqlerrcode = ERRCODE_CRASH_SHUTDOWN;
-	}
-	fail_in_own_transaction(suspect->task_id, suspect->step_no, &error, suspect->overran,
-							suspect->overran);
-}
-
-static void
-judge_suspects(void)
-{
-	FlightSuspect suspects[TASKER_MAX_EXECUTORS];
-	MemoryContext caller = CurrentMemoryContext;
-	int			count = flight_attach(executor_number, suspects, lengthof(suspects));
-
-	for (int i = 0; i < count; i++)
-	{
-		PG_TRY();
-		{
-			judge(&suspects[i]);
-		}
-		PG_CATCH();
-		{
-			FreeErrorData(after_error(caller));
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(caller);
-	}
-	flight_forget_suspects(executor_number);
 }
 
 /*
@@ -922,12 +580,16 @@ tasker_executor_main(Datum arg)
 										  ALLOCSET_DEFAULT_SIZES);
 	loop = AllocSetContextCreate(TopMemoryContext, "tasker executor", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(loop);
-	judge_suspects();
+	flight_open();
+	suspects_judge();
+	flight_attach(executor_number);
 
 	for (;;)
 	{
 		MemoryContextReset(loop);
 		worker_check();
+		if (pg_atomic_read_u32(&my_database->unjudged) != 0)
+			suspects_judge();
 		fire();
 		if (look() > 0)
 			continue;

@@ -47,9 +47,13 @@
 /* ... and so many times before its process ends, which it can't catch. */
 #define TIMEOUT_PATIENCE	20
 
+/* The longest delay that a handler may ask for: a thousand years. */
+#define RETRY_AFTER_MAX_US	(INT64CONST(1000) * 365 * USECS_PER_DAY)
+
 static TimeoutId step_timeout;
 static volatile sig_atomic_t timeout_fired = 0;
 static int64 running_task = 0;
+static bool moved_constraints = false;
 
 /*
  * The step's time is up.  Runs in a signal handler.
@@ -72,13 +76,28 @@ step_timeout_fired(void)
 void
 handler_init(void)
 {
-	step_timeout = RegisterTimeout(USER_TIMEOUT, step_timeout_fired);
+	static bool registered = false;
+
+	if (!registered)
+		step_timeout = RegisterTimeout(USER_TIMEOUT, step_timeout_fired);
+	registered = true;
 }
 
 int64
 handler_running_task(void)
 {
 	return running_task;
+}
+
+/*
+ * SET CONSTRAINTS is being run.  It holds until the end of the transaction, and
+ * nothing but that undoes it.
+ */
+void
+handler_note_constraints(void)
+{
+	if (running_task != 0)
+		moved_constraints = true;
 }
 
 static void
@@ -208,15 +227,26 @@ call_function(Handler *handler, Datum argument, bool *isnull)
  * statements, temporary tables.
  */
 static void
-clean_up_behind(bool used_temp_before)
+clean_up_behind(void)
 {
 	PortalHashTableDeleteAll();
 	DropAllPreparedStatements();
-	if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) && !used_temp_before)
+	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 	{
 		ResetTempTableNamespace();
 		MyXactFlags &= ~XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
 	}
+}
+
+/*
+ * The same behind a handler that failed: the rollback has taken away all but
+ * prepared statements, and the mark that there are temporary tables.
+ */
+static void
+clean_up_behind_failure(void)
+{
+	DropAllPreparedStatements();
+	MyXactFlags &= ~XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
 }
 
 /*
@@ -231,14 +261,29 @@ enter_handler(Handler *handler, int sec_context)
 	SetUserIdAndSecContext(handler->role, sec_context | SECURITY_LOCAL_USERID_CHANGE);
 }
 
+/*
+ * Time that this attempt may take, in microseconds; 0: as long as it likes.  No
+ * step goes on when its task's time is up.
+ */
+static int64
+time_allowed(TaskRun *task, PlanStep *step)
+{
+	int64		left;
+
+	if (task->plan->timeout == 0)
+		return step->timeout;
+	left = Max(task->started_at + task->plan->timeout - tasker_now(), 1);
+	return step->timeout > 0 ? Min(step->timeout, left) : left;
+}
+
 static void
-start_timeout(PlanStep *step)
+start_timeout(int64 allowed)
 {
 	timeout_fired = 0;
-	if (step->timeout > 0)
+	if (allowed > 0)
 		enable_timeout_every(step_timeout,
 							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 Max(step->timeout / 1000, 1)),
+														 Max(allowed / 1000, 1)),
 							 TIMEOUT_REPEAT_MS);
 }
 
@@ -247,9 +292,9 @@ start_timeout(PlanStep *step)
  * not hit whoever comes next.
  */
 static void
-stop_timeout(PlanStep *step)
+stop_timeout(int64 allowed)
 {
-	if (step->timeout == 0)
+	if (allowed == 0)
 		return;
 	disable_timeout(step_timeout, false);
 	if (timeout_fired > 0)
@@ -257,10 +302,28 @@ stop_timeout(PlanStep *step)
 }
 
 /*
+ * The delay that tasker.retryable_error() asked for, in microseconds; -1: none.
+ * It comes in a field of the error that anybody may fill with anything.
+ */
+static int64
+retry_after(const char *field)
+{
+	char	   *end;
+	int64		us;
+
+	if (field == NULL || *field == '\0')
+		return -1;
+	us = strtoi64(field, &end, 10);
+	if (*end != '\0' || us < 0)
+		return -1;
+	return Min(us, RETRY_AFTER_MAX_US);
+}
+
+/*
  * The error of a handler, as its outcome.
  */
 static void
-take_error(Batch *batch, PlanStep *step, HandlerOutcome *outcome)
+take_error(PlanStep *step, int64 allowed, HandlerOutcome *outcome)
 {
 	ErrorData  *error = CopyErrorData();
 
@@ -270,17 +333,18 @@ take_error(Batch *batch, PlanStep *step, HandlerOutcome *outcome)
 	if (timeout_fired > 0 && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		outcome->timed_out = true;
-		error->message = psprintf("step timed out after %g s",
-								  (double) step->timeout / USECS_PER_SEC);
-		error->detail = psprintf("The timeout of step \"%s\" in its definition is up.", step->name);
-		error->hint = pstrdup("Raise the step's timeout, or make its handler do less at a time.");
+		error->message = psprintf("step timed out after %g s", (double) allowed / USECS_PER_SEC);
+		error->detail = psprintf(allowed == step->timeout ?
+								 "The timeout of step \"%s\" in its definition is up." :
+								 "The timeout of the task of step \"%s\" is up.", step->name);
+		error->hint = pstrdup("Raise the timeout, or make the handler do less at a time.");
 	}
 	if (error->sqlerrcode == ERRCODE_TASKER_RETRYABLE)
-		outcome->retry_after = error->datatype_name;
+		outcome->retry_after = retry_after(error->datatype_name);
 }
 
 void
-handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
+handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutcome *outcome)
 {
 	PlanStep   *step = plan_step(task->plan, step_no);
 	Handler    *handler = step->handler;
@@ -289,10 +353,12 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	MemoryContext scratch;
 	Oid			caller_role;
 	int			caller_security;
-	bool		used_temp = (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0;
+	int64		allowed = time_allowed(task, step);
 	TimestampTz began = GetCurrentTimestamp();
 
 	memset(outcome, 0, sizeof(HandlerOutcome));
+	outcome->retry_after = -1;
+	moved_constraints = false;
 	GetUserIdAndSecContext(&caller_role, &caller_security);
 	scratch = AllocSetContextCreate(batch->context, "tasker handler", ALLOCSET_DEFAULT_SIZES);
 	running_task = task->task_id;
@@ -309,7 +375,7 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 		MemoryContextSwitchTo(scratch);
 		argument = handler_step_context(task, step_no);
 		PushActiveSnapshot(GetTransactionSnapshot());
-		start_timeout(step);
+		start_timeout(allowed);
 		handler_look_up(handler);
 		if (handler->problem != NULL)
 			ereport(ERROR,
@@ -318,15 +384,18 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 					errhint("Register the handler anew with replace => true, then retry the step."));
 		enter_handler(handler, caller_security);
 		result = call_function(handler, argument, &isnull);
-		AfterTriggerFireDeferred();
-		SetUserIdAndSecContext(caller_role, caller_security);
-		clean_up_behind(used_temp);
-		stop_timeout(step);
+		if (!in_place)
+			AfterTriggerFireDeferred();
 
+		/* It may lie in a temporary table, so it is copied before that goes. */
 		MemoryContextSwitchTo(batch->context);
 		if (!isnull)
 			outcome->results = (Jsonb *) PG_DETOAST_DATUM_COPY(result);
 		MemoryContextSwitchTo(scratch);
+		SetUserIdAndSecContext(caller_role, caller_security);
+		if (!in_place)
+			clean_up_behind();
+		stop_timeout(allowed);
 		PopActiveSnapshot();
 		AtEOXact_GUC(false, settings);
 		outcome->wrote = TransactionIdIsValid(GetCurrentTransactionIdIfAny());
@@ -336,9 +405,12 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(batch->context);
-		stop_timeout(step);
-		take_error(batch, step, outcome);
+		stop_timeout(allowed);
+		take_error(step, allowed, outcome);
+		outcome->results = NULL;
 		RollbackAndReleaseCurrentSubTransaction();
+		if (!in_place)
+			clean_up_behind_failure();
 	}
 	PG_END_TRY();
 
@@ -347,5 +419,6 @@ handler_run(Batch *batch, TaskRun *task, int step_no, HandlerOutcome *outcome)
 	MemoryContextDelete(scratch);
 	flight_note_idle();
 	running_task = 0;
+	outcome->ends_batch = outcome->ok && moved_constraints;
 	outcome->us = Max(GetCurrentTimestamp() - began, 1);
 }

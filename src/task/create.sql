@@ -135,13 +135,19 @@ BEGIN
         END IF;
     END IF;
 
+    -- In a statement of its own, so that a context that breaks the schema is not
+    -- reported with the whole of the next one.
+    contexts := ARRAY(
+        SELECT tasker._check_context(plan.schema, c.context)
+        FROM unnest(contexts) WITH ORDINALITY AS c (context, place)
+        ORDER BY c.place);
+
     WITH created AS (
         INSERT INTO tasker.task (task_id, created_at, run_at, plan_id, priority, state, context, initiator,
                                  reason, source_system, tags, bypass_steps, idempotency_key, environment,
                                  correlation_id, traceparent)
         SELECT tasker._next_task_id(), now, run_at, plan.plan_id, -rank, 0,
-               CASE WHEN plan.schema IS NULL AND jsonb_typeof(c.context) = 'object' THEN c.context
-                    ELSE tasker._check_context(plan.schema, c.context) END,
+               c.context,
                initiator, reason, source_system, nullif(tags, '{}'), nullif(bypass_steps, '{}'),
                idempotency_key, plan.environment, correlation_id, traceparent
         FROM unnest(contexts) AS c (context)

@@ -94,7 +94,7 @@ BEGIN
         UPDATE tasker.queue AS q
         SET rank = -update_task.priority
         WHERE q.task_id = update_task.task_id
-          AND q.lane >= 0;
+          AND q.lane <> -1;
     END IF;
     RETURN state;
 END;

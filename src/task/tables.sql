@@ -74,7 +74,7 @@ COMMENT ON COLUMN tasker.step.state IS 'Code of its state: tasker._step_state() 
 COMMENT ON COLUMN tasker.step.attempts IS 'Attempts that were started and counted.';
 COMMENT ON COLUMN tasker.step.retry_limit IS 'Attempts in all where an operator changed it; NULL: as the plan says.';
 COMMENT ON COLUMN tasker.step.results IS 'What its handler returned.';
-COMMENT ON COLUMN tasker.step.error IS 'Latest error: message, sqlstate, detail, hint, context, attempt, retryable, at.';
+COMMENT ON COLUMN tasker.step.error IS 'Error of its latest attempt until it is complete: message, sqlstate, detail, hint, context, attempt, retryable, at.';
 COMMENT ON COLUMN tasker.step.inputs IS 'What an operator gave it; NULL: the task''s context.';
 COMMENT ON COLUMN tasker.step.claimed_by IS 'Worker outside that holds it.';
 

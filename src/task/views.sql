@@ -56,7 +56,7 @@ COMMENT ON COLUMN tasker.workflow_steps.retry_limit IS 'Attempts in all.';
 COMMENT ON COLUMN tasker.workflow_steps.retryable IS 'Whether a failure may be retried at all.';
 COMMENT ON COLUMN tasker.workflow_steps.inputs IS 'What it works on: what an operator gave it, else the task''s context.';
 COMMENT ON COLUMN tasker.workflow_steps.results IS 'What its handler returned.';
-COMMENT ON COLUMN tasker.workflow_steps.error IS 'Latest error: message, sqlstate, detail, hint, context, attempt, retryable, at.';
+COMMENT ON COLUMN tasker.workflow_steps.error IS 'Error of its latest attempt until it is complete: message, sqlstate, detail, hint, context, attempt, retryable, at.';
 COMMENT ON COLUMN tasker.workflow_steps.claimed_by IS 'Worker outside that holds it.';
 COMMENT ON COLUMN tasker.workflow_steps.lease_until IS 'When that claim runs out.';
 COMMENT ON COLUMN tasker.workflow_steps.next_attempt_at IS 'When a step that waits for its retry is due.';

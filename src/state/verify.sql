@@ -9,6 +9,7 @@ RETURNS TABLE (problem text, task_id bigint, step_id bigint, detail text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
+SET datestyle = 'ISO, YMD'
 SET enable_nestloop = off
 SET work_mem = '128MB'
 SET jit = off
@@ -175,8 +176,13 @@ AS $$
         SELECT q.*,
                w.state AS task_state, w.ended AS task_ended, w.has_plan, w.step_count, w.has_timeout, w.steps,
                w.namespace, w.version, w.tokens, w.goes_on,
-               s.state, s.next_attempt_at, s.lease_until,
+               coalesce(s.state, 0::smallint) AS state, s.next_attempt_at, s.lease_until,
                r.task_id IS NOT NULL AS is_ready,
+               -- Put off by an executor it may be, but not for long.
+               coalesce(s.state = 2
+                        AND (q.due < s.next_attempt_at
+                             OR q.lane = -1 AND q.due > greatest(s.next_attempt_at, tasker.clock()) + interval '1 minute'),
+                        false) AS is_mistimed,
                p.handler_class,
                coalesce(p.handler_type = 'api', false) AS is_api
         FROM token AS q
@@ -209,8 +215,9 @@ AS $$
                       CASE WHEN w.has_started_at THEN 'set' ELSE 'NULL' END,
                       CASE WHEN w.has_finished_at THEN 'set' ELSE 'NULL' END)
         FROM whole AS w
-        WHERE w.has_finished_at <> w.ended
-           OR w.has_started_at <> (coalesce(w.starts, 0) > 0)
+        WHERE w.state BETWEEN 0 AND 6
+          AND (w.has_finished_at <> w.ended
+               OR w.has_started_at <> (coalesce(w.starts, 0) > 0))
         UNION ALL
         SELECT 'error does not suit the state', w.task_id, NULL,
                format('The task is %s and its error is %s.', tasker._task_state(w.state),
@@ -318,9 +325,10 @@ AS $$
                       tasker._step_state(s.state), s.attempts,
                       CASE WHEN s.has_started_at THEN 'set' ELSE 'NULL' END,
                       CASE WHEN s.has_finished_at THEN 'set' ELSE 'NULL' END,
-                      CASE WHEN s.next_attempt_at IS NULL THEN 'NULL' ELSE 'set' END)
+                      coalesce(s.next_attempt_at::text, 'NULL'))
         FROM step AS s
         WHERE s.has_row
+          AND s.state BETWEEN 0 AND 7
           AND (s.has_started_at <> (s.attempts > 0)
                OR s.has_finished_at <> (s.state IN (3, 4, 5, 6, 7))
                OR (s.next_attempt_at IS NOT NULL) <> (s.state = 2))
@@ -409,7 +417,7 @@ AS $$
           AND (q.task_state NOT IN (1, 2) OR NOT q.has_timeout)
         UNION ALL
         SELECT 'token of a step that does not wait', q.task_id, q.step_no,
-               format('The step is %s, the task %s.', tasker._step_state(coalesce(q.state, 0::smallint)), tasker._task_state(q.task_state))
+               format('The step is %s, the task %s.', tasker._step_state(q.state), tasker._task_state(q.task_state))
         FROM placed AS q
         WHERE q.step_no BETWEEN 1 AND q.step_count
           AND NOT q.task_ended
@@ -422,8 +430,8 @@ AS $$
                       CASE
                           WHEN q.step_no = 0 THEN 'a start belongs in lane 0, or in lane -1 for lane 0'
                           WHEN q.step_no = -1 THEN 'a deadline belongs in lane -1 for none'
-                          WHEN q.state = 1 THEN format('the lease, until %s, belongs in lane -1 for none', q.lease_until)
-                          WHEN q.state = 2 AND q.due < q.next_attempt_at THEN format('the retry is due at %s', q.next_attempt_at)
+                          WHEN q.state = 1 THEN format('the lease belongs in lane -1 for none, due at %s', coalesce(q.lease_until::text, 'its end'))
+                          WHEN q.is_mistimed THEN format('the retry is due at %s', q.next_attempt_at)
                           WHEN q.lane = -1 AND q.rank <> 0 THEN 'in lane -1 the rank is 0'
                           WHEN q.is_api THEN 'an api step belongs in lane 3'
                           ELSE format('a step of handler "%s" belongs in one of the lanes 0 to 2, or in that of the external handler', q.handler_class)
@@ -442,9 +450,7 @@ AS $$
                       WHEN q.step_no = 0 THEN q.target IS DISTINCT FROM 0
                       WHEN q.step_no = -1 THEN q.lane <> -1 OR q.due_lane IS NOT NULL
                       WHEN q.state = 1 THEN q.lane <> -1 OR q.due_lane IS NOT NULL OR q.due IS DISTINCT FROM q.lease_until
-                      WHEN q.state = 2 AND q.due < q.next_attempt_at THEN true
-                      -- Put off by an executor it may be, but not for long.
-                      WHEN q.state = 2 AND q.lane = -1 AND q.due > greatest(q.next_attempt_at, tasker.clock()) + interval '1 minute' THEN true
+                      WHEN q.is_mistimed THEN true
                       WHEN q.state = 2 OR q.is_ready THEN
                           CASE WHEN q.is_api THEN q.target IS DISTINCT FROM 3
                                ELSE q.target IS NULL OR q.target NOT IN (0, 1, 2) AND h.handler_id IS NULL END

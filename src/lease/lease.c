@@ -384,17 +384,20 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 }
 
 /*
- * Elements of a one-dimensional array; NULLs come as such.
+ * Elements of an array argument; NULLs come as such, a NULL array has none.
  */
 static int
-elements(Datum array_datum, Datum **values, bool **nulls)
+elements(FunctionCallInfo fcinfo, int arg, Datum **values, bool **nulls)
 {
-	ArrayType  *array = DatumGetArrayTypeP(array_datum);
+	ArrayType  *array;
 	int16		len;
 	bool		byval;
 	char		align;
 	int			count;
 
+	if (PG_ARGISNULL(arg))
+		return 0;
+	array = PG_GETARG_ARRAYTYPE_P(arg);
 	get_typlenbyvalalign(ARR_ELEMTYPE(array), &len, &byval, &align);
 	deconstruct_array(array, ARR_ELEMTYPE(array), len, byval, align, values, nulls, &count);
 	return count;
@@ -425,8 +428,8 @@ tasker_end_steps(PG_FUNCTION_ARGS)
 	reports.attempt = PG_ARGISNULL(7) ? 0 : PG_GETARG_INT32(7);
 
 	width = reports.failed ? 5 : 1;
-	reports.count = elements(PG_GETARG_DATUM(0), &ids, &id_nulls);
-	payload_count = elements(PG_GETARG_DATUM(reports.failed ? 3 : 2), &payloads, &nulls);
+	reports.count = elements(fcinfo, 0, &ids, &id_nulls);
+	payload_count = elements(fcinfo, reports.failed ? 3 : 2, &payloads, &nulls);
 	if (payload_count != reports.count * width)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -18,6 +18,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	registry/tables.sql \
 	task/tables.sql \
 	readiness/queue.sql \
+	readiness/limits.sql \
 	state/log.sql \
 	engine/tables.sql \
 	task/views.sql \
@@ -68,6 +69,11 @@ $(EXTENSION_SCRIPT): $(SQL_PARTS) tasker.control
 	cat $(SQL_PARTS) > $@
 
 $(OBJS): $(wildcard src/*.h src/*/*.h)
+
+# doc/reference.md, from the comments in the database.
+.PHONY: doc
+doc: all
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/doc_reference
 
 else
 

@@ -47,6 +47,9 @@ typedef struct TaskerDatabase
 	pg_atomic_uint64 next_due;	/* TimestampTz; PG_INT64_MAX: nothing known */
 	pg_atomic_uint32 log_written;	/* the notifier has rows to read */
 	pg_atomic_uint32 external_ready;	/* steps for workers outside became ready */
+	pg_atomic_uint32 unjudged;	/* executors that died of a step, at which nobody has looked yet */
+	pg_atomic_uint32 suspicions;	/* counts the changes to tasker.crash */
+	pg_atomic_uint32 careful;	/* batches still to be of one step, after a crash that nobody is blamed for */
 	WorkerSlot	notifier;
 	WorkerSlot	executor[TASKER_MAX_EXECUTORS];
 } TaskerDatabase;

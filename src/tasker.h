@@ -28,6 +28,7 @@
 #define TASKER_MAX_NODE		511
 
 /* Lanes of tasker.queue; COMMENT ON COLUMN tasker.queue.lane explains them. */
+#define LANE_LIMITED(limit_id)	(-1000 - (limit_id))
 #define LANE_NOT_DUE		(-1)
 #define LANE_BATCH			0
 #define LANE_SLOW			1

@@ -33,6 +33,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "engine/handler.h"
 #include "engine/processes.h"
 #include "shared_memory.h"
 
@@ -325,6 +326,9 @@ before_command(Node *statement)
 			break;
 		case T_CreatedbStmt:
 			before_create_database((CreatedbStmt *) statement);
+			break;
+		case T_ConstraintsSetStmt:
+			handler_note_constraints();
 			break;
 		default:
 			break;

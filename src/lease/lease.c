@@ -58,10 +58,11 @@ static Statement claim = {
 	"FOR UPDATE SKIP LOCKED) AS w "
 	"ORDER BY w.rank, w.due "
 	"LIMIT $3)) "
-	"RETURNING task_id, step_no, tries) "
+	"RETURNING task_id, step_no, tries, rank, due) "
 	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS " "
 	"FROM c "
-	"JOIN tasker.task AS t ON t.task_id = c.task_id",
+	"JOIN tasker.task AS t ON t.task_id = c.task_id "
+	"ORDER BY c.rank, c.due, c.task_id, c.step_no",
 	.arg_count = 3,
 	.arg_types = {TEXTARRAYOID, TEXTARRAYOID, INT8OID},
 };
@@ -193,6 +194,7 @@ static void
 lease_step(Batch *batch, TaskRun *task, int step_no, char *worker, TimestampTz until, bool bind,
 		   ReturnSetInfo *result)
 {
+	PlanStep   *plan = plan_step(task->plan, step_no);
 	StepRun    *step = &task->steps[step_no - 1];
 	TimestampTz now = tasker_now();
 	HeapTupleData tuple;
@@ -204,6 +206,11 @@ lease_step(Batch *batch, TaskRun *task, int step_no, char *worker, TimestampTz u
 	if (step->state == STEP_PENDING && graph_bypasses(task, step_no))
 	{
 		graph_step_skipped(batch, task, step_no, now);
+		return;
+	}
+	if (plan->limit_count > 0 && !limit_take_lease(plan->limits, plan->limit_count))
+	{
+		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), now);
 		return;
 	}
 	graph_step_leased(batch, task, step_no, worker, until, now);

@@ -211,6 +211,12 @@ move_step(Batch *batch, TaskRun *task, int step_no, int to, TimestampTz at, Json
 	note_move(batch, task, step_no, from, to, at, metadata);
 
 	count_step(task, step_no, -1);
+	if (step->lease_until != 0 && to != STEP_IN_PROGRESS)
+	{
+		step->claimed_by = NULL;
+		step->lease_until = 0;
+		step->lease_ended = true;
+	}
 	step->state = to;
 	step->changed = true;
 	step->queued = false;
@@ -268,8 +274,6 @@ graph_step_completed(Batch *batch, TaskRun *task, int step_no, Jsonb *results, T
 	step->results = results;
 	step->error = NULL;
 	step->finished_at = at;
-	step->claimed_by = NULL;
-	step->lease_until = 0;
 	move_step(batch, task, step_no, STEP_COMPLETE, at, NULL);
 }
 
@@ -303,7 +307,7 @@ push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text)
 static void
 push_pair(JsonbParseState **state, const char *key, const char *text)
 {
-	if (text == NULL)
+	if (text == NULL || text[0] == '\0')
 		return;
 	push_string(state, WJB_KEY, key);
 	push_string(state, WJB_VALUE, text);
@@ -379,8 +383,6 @@ graph_step_failed(Batch *batch, TaskRun *task, int step_no, Jsonb *error, const 
 
 	step->error = error;
 	step->results = NULL;
-	step->claimed_by = NULL;
-	step->lease_until = 0;
 	if (retryable && plan->retryable && step->attempts < graph_retry_limit(task, step_no))
 	{
 		if (retry_at == 0)
@@ -412,6 +414,7 @@ graph_queue_step(Batch *batch, TaskRun *task, int step_no, int32 lane, Timestamp
 	StepRun    *step = step_run(task, step_no);
 
 	step->queued = true;
+	step->parked = 0;
 	step->lane = lane;
 	step->due = due;
 }
@@ -444,8 +447,6 @@ graph_step_cancelled(Batch *batch, TaskRun *task, int step_no, const char *reaso
 	check_stack_depth();
 	step->finished_at = at;
 	step->next_attempt_at = 0;
-	step->claimed_by = NULL;
-	step->lease_until = 0;
 	move_step(batch, task, step_no, STEP_CANCELLED, at, texts(batch, "reason", reason, NULL, NULL));
 	for (int i = 0; i < plan->child_count; i++)
 		if (step_run(task, plan->children[i])->state <= STEP_WAITING)

@@ -26,7 +26,7 @@ static Statement lock_and_read = {
 
 static Statement read_states = {
 	.sql = "SELECT s.task_id, s.step_no, s.state, s.attempts, s.retry_limit, s.inputs, "
-	"s.next_attempt_at, s.claimed_by, s.lease_until, s.started_at "
+	"s.next_attempt_at, s.started_at, s.claimed_by, s.lease_until "
 	"FROM unnest($1) AS w (task_id) "
 	"JOIN tasker.step AS s ON s.task_id = w.task_id",
 	.arg_count = 1,
@@ -211,9 +211,9 @@ take_state(Batch *batch, TaskRun *task, uint64 row)
 		step->retry_limit = -1;
 	step->inputs = row_jsonb(row, 6, batch->context);
 	step->next_attempt_at = row_time(row, 7);
-	step->claimed_by = row_text(row, 8, batch->context);
-	step->lease_until = row_time(row, 9);
-	step->started_at = row_time(row, 10);
+	step->started_at = row_time(row, 8);
+	step->claimed_by = row_text(row, 9, batch->context);
+	step->lease_until = row_time(row, 10);
 }
 
 /*

@@ -69,6 +69,7 @@ typedef struct StepRun
 	bool		has_row;		/* tasker.step has a row of it */
 	bool		changed;		/* write.c has to save it */
 	bool		mine;			/* this batch holds its token */
+	bool		lease_ended;	/* a worker outside held it until now */
 	bool		full;			/* has what only operators and workers outside set */
 	bool		queued;			/* its token goes (back) into the queue */
 	int16		attempts;
@@ -76,6 +77,7 @@ typedef struct StepRun
 	int16		tries;			/* tasker.queue.tries of its token */
 	int16		open_parents;	/* parents that do not satisfy it yet */
 	int32		lane;			/* where its token goes, when queued */
+	int32		parked;			/* limit that it waits for first; 0: none */
 	TimestampTz due;			/* when, for its token */
 	TimestampTz started_at;
 	TimestampTz finished_at;

@@ -344,6 +344,16 @@ add_step(Rows *rows, TaskRun *task, int step_no)
 	rows_set_time(rows, 11, step->lease_until);
 }
 
+/*
+ * A lease has ended: who waits for its limit goes on.
+ */
+static void
+unpark(PlanStep *step)
+{
+	for (int i = 0; i < step->limit_count; i++)
+		limit_unpark(step->limits[i].limit_id, 1);
+}
+
 static void
 add_task(Rows *rows, TaskRun *task)
 {
@@ -378,15 +388,18 @@ add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
 	rows_set(rows, 0, Int64GetDatum(task->task_id));
 	rows_set(rows, 1, Int16GetDatum(step_no));
 	rows_set(rows, 2, TimestampTzGetDatum(due));
-	rows_set(rows, 3, Int32GetDatum(later ? LANE_NOT_DUE : step->lane));
+	rows_set(rows, 3, Int32GetDatum(later ? LANE_NOT_DUE :
+									step->parked ? LANE_LIMITED(step->parked) : step->lane));
 	rows_set(rows, 4, Int32GetDatum(later ? 0 : -task->priority));
 	/* A lease's end is acted on where it is. */
-	if (later && step->lane != LANE_NOT_DUE)
+	if ((later || step->parked) && step->lane != LANE_NOT_DUE)
 		rows_set(rows, 5, Int32GetDatum(step->lane));
 	rows_set(rows, 6, Int16GetDatum(step->tries));
 
 	if (later)
 		batch->next_due = Min(batch->next_due, due);
+	else if (step->parked)
+		return;
 	else if (step->lane >= LANE_API)
 		batch->external_tokens = true;
 	else
@@ -437,6 +450,8 @@ write_batch(Batch *batch)
 		{
 			StepRun    *step = &task->steps[no - 1];
 
+			if (step->lease_ended)
+				unpark(plan_step(task->plan, no));
 			if (step->changed)
 				add_step(step->has_row ? &old_steps : step->full ? &full_steps : &new_steps,
 						 task, no);

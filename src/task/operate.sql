@@ -97,7 +97,7 @@ BEGIN
             SELECT q.step_no
             FROM tasker.queue AS q
             WHERE q.task_id = update_task.task_id
-              AND q.lane >= 0
+              AND q.lane <> -1
             FOR UPDATE SKIP LOCKED
         )
         UPDATE tasker.queue AS q

@@ -484,6 +484,7 @@ fire_ends(TimestampTz now)
 
 	/* What they say is only true under the lock: a worker may have been faster. */
 	load_locked(batch, ids, rows);
+	now = tasker_now();
 	for (uint64 row = 0; row < rows; row++)
 	{
 		TaskRun    *task = batch_find_task(batch, ids[row]);

@@ -190,10 +190,25 @@ compare_ids(const ListCell *a, const ListCell *b)
 	return left < right ? -1 : left > right;
 }
 
+/*
+ * Whether what this batch did has made the step ready, so that it is this batch
+ * that has to see to it.  What was ready before is in somebody's hands.
+ */
 static bool
-is_bypassed(TaskRun *task, int step_no)
+became_ready(TaskRun *task, int step_no)
 {
-	return graph_is_ready(task, step_no) && graph_bypasses(task, step_no);
+	PlanStep   *step = plan_step(task->plan, step_no);
+
+	if (!graph_is_ready(task, step_no) || task->steps[step_no - 1].queued)
+		return false;
+	for (int i = 0; i < step->parent_count; i++)
+	{
+		StepRun    *parent = &task->steps[step->parents[i] - 1];
+
+		if (parent->changed && step_satisfies(parent->state))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -210,28 +225,15 @@ queue_what_became_ready(Batch *batch, TaskRun *task, TimestampTz now)
 	{
 		again = false;
 		for (int no = 1; no <= plan->step_count; no++)
-			if (is_bypassed(task, no) && !task->steps[no - 1].queued)
+			if (became_ready(task, no) && graph_bypasses(task, no))
 			{
 				graph_step_skipped(batch, task, no, now);
 				again = true;
 			}
 	}
 	for (int no = 1; no <= plan->step_count; no++)
-	{
-		PlanStep   *step = plan_step(plan, no);
-		bool		ours = false;
-
-		if (!graph_is_ready(task, no) || task->steps[no - 1].queued)
-			continue;
-		for (int i = 0; i < step->parent_count && !ours; i++)
-		{
-			StepRun    *parent = &task->steps[step->parents[i] - 1];
-
-			ours = parent->changed && step_satisfies(parent->state);
-		}
-		if (ours)
-			graph_queue_step(batch, task, no, handler_lane(step->handler), now);
-	}
+		if (became_ready(task, no))
+			graph_queue_step(batch, task, no, handler_lane(plan_step(plan, no)->handler), now);
 }
 
 /*
@@ -306,7 +308,8 @@ queue_ready(Batch *batch, TimestampTz now)
 	{
 		TaskRun    *task = lfirst(cell);
 
-		if (!task->shared)
+		/* One that starts from its beginning must have no rows of steps yet. */
+		if (!task->shared || task->put_back)
 			continue;
 		if (graph_goes_on(task))
 		{
@@ -414,7 +417,7 @@ write_batch(Batch *batch)
 {
 	MemoryContext before;
 	MemoryContext context;
-	TimestampTz now = tasker_now();
+	TimestampTz now;
 	Rows		new_steps;
 	Rows		full_steps;
 	Rows		old_steps;
@@ -427,6 +430,8 @@ write_batch(Batch *batch)
 	before = MemoryContextSwitchTo(context);
 
 	merge_shared(batch);
+	/* Under the locks: not before what others did to the tasks until now. */
+	now = tasker_now();
 	queue_ready(batch, now);
 
 	rows_init(&new_steps, 9);

@@ -86,8 +86,9 @@ begin(Operation *op, int64 task_id, MemoryContext context)
 	value = Int64GetDatum(task_id);
 	statement_run(&lock_tokens, &value, NULL);
 	op->batch = batch_create(context);
-	op->now = tasker_now();
 	load_locked(op->batch, &task_id, 1);
+	/* Not before what a worker outside did until now. */
+	op->now = tasker_now();
 	op->task = batch_find_task(op->batch, task_id);
 }
 

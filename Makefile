@@ -36,6 +36,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	readiness/readiness.sql \
 	readiness/context.sql \
 	task/status.sql \
+	state/verify.sql \
 	diagram/diagram.sql \
 	engine/activation.sql \
 	engine/health.sql \

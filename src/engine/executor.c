@@ -367,7 +367,7 @@ guarded_batch(int lane)
 
 	/* Errors that come in a row are not made to come faster. */
 	worker_sleep(TimestampTzPlusMilliseconds(tasker_now(), Min(1 << Min(errors++, 10), 1000)),
-				 "a moment after an error");
+				 "waits a moment after an error");
 	if (failed_claims == 0)
 		return 0;
 	if (!failed_alone)
@@ -601,6 +601,6 @@ tasker_executor_main(Datum arg)
 		 */
 		worker_idle();
 		if (look() == 0)
-			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "work");
+			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "waits for work");
 	}
 }

@@ -251,6 +251,7 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 	batch = batch_create(CurrentMemoryContext);
 	SPI_connect();
 	plan_cache_refresh();
+	tasker_note_kept(false);
 	load_claimed(batch, statement_run(&claim, values, nulls));
 	load_begun(batch);
 	foreach(cell, batch->tasks)

@@ -91,6 +91,7 @@ BEGIN
                   HINT = 'The ids stand in tasker.tasks.';
     END IF;
     IF priority IS NOT NULL THEN
+        PERFORM tasker._note_kept();
         -- What somebody has in hand waits no more; to wait for him, who waits
         -- for the task's row, would be a deadlock.
         WITH waiting AS (

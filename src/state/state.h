@@ -141,6 +141,7 @@ typedef struct Batch
 	int			move_space;
 	int			sql_tokens;		/* tokens queued for executors */
 	int			takes_itself;	/* of them, those that the writer goes on with itself */
+	bool		for_outside;	/* claimed by a worker outside: rings for nothing it puts back */
 	bool		external_tokens;
 	TimestampTz next_due;		/* earliest token that is not due yet */
 } Batch;

@@ -355,6 +355,9 @@ unpark(PlanStep *step)
 {
 	for (int i = 0; i < step->limit_count; i++)
 		limit_unpark(step->limits[i].limit_id, 1);
+	/* Steps for workers outside stay in their lanes. */
+	if (step->limit_count > 0)
+		tasker_note_external_ready();
 }
 
 static void
@@ -404,7 +407,7 @@ add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
 	else if (step->parked)
 		return;
 	else if (step->lane >= LANE_API)
-		batch->external_tokens = true;
+		batch->external_tokens |= !(batch->for_outside && step->mine);
 	else
 		batch->sql_tokens++;
 }

@@ -202,6 +202,11 @@ lease_step(Batch *batch, TaskRun *task, int step_no, char *worker, TimestampTz u
 
 	if (!(graph_is_ready(task, step_no) || step->state == STEP_WAITING) || !graph_goes_on(task))
 		return;
+	if (graph_time_is_up(task, now))
+	{
+		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), now);
+		return;
+	}
 	graph_start(batch, task, now);
 	if (step->state == STEP_PENDING && graph_bypasses(task, step_no))
 	{
@@ -252,6 +257,8 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 	SPI_connect();
 	plan_cache_refresh();
 	load_claimed(batch, statement_run(&claim, values, nulls));
+	/* A lease in a task that a deadline ends at this moment would be nobody's. */
+	write_lock_tasks(batch);
 	load_begun(batch);
 	foreach(cell, batch->tasks)
 	{

@@ -275,6 +275,11 @@ lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *work
 
 	if (!(graph_is_ready(task, step_no) || step->state == STEP_WAITING) || !graph_goes_on(task))
 		return;
+	if (graph_time_is_up(task, now))
+	{
+		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), now);
+		return;
+	}
 	graph_start(batch, task, now);
 	if (step->state == STEP_PENDING && graph_bypasses(task, step_no))
 	{
@@ -343,6 +348,8 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 		claimed[row].due = DatumGetTimestampTz(row_value(row, CLAIM_DUE, &isnull));
 	}
 	load_claimed(batch, rows);
+	/* A lease in a task that a deadline ends at this moment would be nobody's. */
+	write_lock_tasks(batch);
 	load_begun(batch);
 	for (uint64 row = 0; row < rows; row++)
 	{

@@ -598,6 +598,8 @@ graph_finish(Batch *batch, TaskRun *task, TimestampTz at)
 
 	/* Before its start, only an operator can have dealt with every step. */
 	graph_start(batch, task, at);
+	if (task->errors == 0)
+		task->error = NULL;
 	if (task->unsatisfied == 0)
 		move_task(batch, task, TASK_COMPLETE, at, NULL);
 	else if (task->errors > 0)

@@ -67,12 +67,24 @@ static Statement claim = {
 	.arg_types = {TEXTARRAYOID, TEXTARRAYOID, INT8OID},
 };
 
-/* Leases that are over; one that an executor has in hand is left to it. */
+/*
+ * The token first, then the task, as everybody does who has both: it may be in
+ * the hands of a heartbeat, or of an executor that ends the lease.
+ */
+static Statement lock_leases = {
+	.sql = "SELECT FROM unnest($1) AS w (step_id) "
+	"JOIN tasker.queue AS q ON q.task_id = w.step_id >> 14 "
+	"AND q.step_no = (w.step_id & 16383)::smallint "
+	"ORDER BY q.task_id, q.step_no "
+	"FOR UPDATE OF q",
+	.arg_count = 1,
+	.arg_types = {INT8ARRAYOID},
+};
+
+/* Leases that are over. */
 static Statement delete_leases = {
-	.sql = "DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
-	"SELECT q.ctid FROM unnest($1, $2) AS w (task_id, step_no) "
-	"JOIN tasker.queue AS q ON q.task_id = w.task_id AND q.step_no = w.step_no "
-	"FOR UPDATE OF q SKIP LOCKED))",
+	.sql = "DELETE FROM tasker.queue AS q USING unnest($1, $2) AS w (task_id, step_no) "
+	"WHERE q.task_id = w.task_id AND q.step_no = w.step_no",
 	.arg_count = 2,
 	.arg_types = {INT8ARRAYOID, INT2ARRAYOID},
 };
@@ -334,6 +346,8 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 {
 	Batch	   *batch = batch_create(CurrentMemoryContext);
 	int64	   *tasks = palloc(Max(reports->count, 1) * sizeof(int64));
+	Datum	   *steps = palloc(Max(reports->count, 1) * sizeof(Datum));
+	Datum		lock;
 	ArrayBuildState *ids = NULL;
 	ArrayBuildState *numbers = NULL;
 	TimestampTz now;
@@ -341,7 +355,13 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 	SPI_connect();
 	plan_cache_refresh();
 	for (int i = 0; i < reports->count; i++)
+	{
 		tasks[i] = reports->report[i].step_id >> TASKER_STEP_BITS;
+		steps[i] = Int64GetDatum(reports->report[i].step_id);
+	}
+	lock = PointerGetDatum(construct_array(steps, reports->count, INT8OID, 8, true,
+										   TYPALIGN_DOUBLE));
+	statement_run(&lock_leases, &lock, NULL);
 	qsort(tasks, reports->count, sizeof(int64), compare_int64);
 	load_locked(batch, tasks, reports->count);
 	now = tasker_now();

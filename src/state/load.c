@@ -41,15 +41,6 @@ static Statement read_results = {
 	.arg_types = {INT8ARRAYOID, INT2ARRAYOID},
 };
 
-static TimestampTz
-row_time(uint64 row, int column)
-{
-	bool		isnull;
-	Datum		value = row_value(row, column, &isnull);
-
-	return isnull ? 0 : DatumGetTimestampTz(value);
-}
-
 /*
  * A row of a task, with the columns of LOAD_TASK_COLUMNS from the fourth on.
  */

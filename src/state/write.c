@@ -21,7 +21,7 @@
 #include "tasker.h"
 
 static Statement lock_tasks = {
-	.sql = "SELECT t.task_id, t.state, t.error "
+	.sql = "SELECT t.task_id, t.state, t.error, t.finished_at "
 	"FROM unnest($1) AS w (task_id) "
 	"JOIN tasker.task AS t ON t.task_id = w.task_id "
 	"ORDER BY t.task_id "
@@ -284,6 +284,7 @@ merge_shared(Batch *batch)
 		Jsonb	   *error;
 
 		take_task_state(batch, task, DatumGetInt16(row_value(row, 2, &isnull)));
+		task->finished_at = row_time(row, 4);
 		/* The error that came first stays the task's. */
 		error = row_jsonb(row, 3, batch->context);
 		if (error != NULL)
@@ -414,7 +415,7 @@ write_batch(Batch *batch)
 {
 	MemoryContext before;
 	MemoryContext context;
-	TimestampTz now = tasker_now();
+	TimestampTz now;
 	Rows		new_steps;
 	Rows		full_steps;
 	Rows		old_steps;
@@ -427,6 +428,8 @@ write_batch(Batch *batch)
 	before = MemoryContextSwitchTo(context);
 
 	merge_shared(batch);
+	/* Not before: whoever had the locks until now may have moved the tasks. */
+	now = tasker_now();
 	queue_ready(batch, now);
 
 	rows_init(&new_steps, 9);

@@ -34,6 +34,15 @@ static Statement delete_waiting = {
 	.arg_types = {INT8OID, INT2ARRAYOID},
 };
 
+/* Of the steps in error but those that this operation deals with. */
+static Statement first_error = {
+	.sql = "SELECT error FROM tasker.step "
+	"WHERE task_id = $1 AND state = 4 AND step_no <> $2 "
+	"ORDER BY finished_at, step_no LIMIT 1",
+	.arg_count = 2,
+	.arg_types = {INT8OID, INT2OID},
+};
+
 /* The one operation at work. */
 typedef struct Operation
 {
@@ -71,8 +80,9 @@ begin(Operation *op, int64 task_id, MemoryContext context)
 	SPI_connect();
 	plan_cache_refresh();
 	op->batch = batch_create(context);
-	op->now = tasker_now();
 	load_locked(op->batch, &task_id, 1);
+	/* Not before: whoever had the row until now may have moved the task. */
+	op->now = tasker_now();
 	op->task = batch_find_task(op->batch, task_id);
 }
 
@@ -133,8 +143,14 @@ requeue(Operation *op, bool touch)
 static void
 reopen(Operation *op)
 {
-	if (op->task->state == TASK_ERROR)
-		graph_task_moved(op->batch, op->task, TASK_PENDING, op->reason, op->now);
+	Datum		values[2] = {Int64GetDatum(op->task->task_id), Int16GetDatum(op->step_no)};
+
+	if (op->task->state != TASK_ERROR)
+		return;
+	graph_task_moved(op->batch, op->task, TASK_PENDING, op->reason, op->now);
+	/* Another step may still be in error, and the task end in that. */
+	if (op->task->errors > 0 && statement_run(&first_error, values, NULL) > 0)
+		op->task->error = row_jsonb(0, 1, op->batch->context);
 }
 
 static void

@@ -72,6 +72,14 @@ $(EXTENSION_SCRIPT): $(SQL_PARTS) tasker.control
 
 $(OBJS): $(wildcard src/*.h src/*/*.h)
 
+# The model test with as many seeds as one wants (doc/testing.md).
+SEEDS ?= 2000
+FROM ?= 1
+.PHONY: model
+model: all
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" SEEDS="$(SEEDS)" FROM="$(FROM)" TIME_LIMIT=86400 \
+		sh test/run 200_model
+
 # doc/reference.md, from the comments in the database.
 .PHONY: doc
 doc: all

@@ -350,7 +350,8 @@ SELECT name, state, error - '{at,context}'::text[] AS error FROM tasker.workflow
 SELECT template('forbidden', '{a: commits,b: resets_role,c: breaks_later,d: waits}', retry => '{limit: 1}');
 SELECT tasker.create_task('forbidden', '{}', 're') AS id \gset
 SELECT ends(:id);
-SELECT name, state, results, error ->> 'sqlstate' AS sqlstate, error ->> 'message' AS message
+SELECT name, state, results, error ->> 'sqlstate' AS sqlstate,
+       regexp_replace(error ->> 'message', 'task \d+', 'task N') AS message
 FROM tasker.workflow_steps
 WHERE task_id = :id
 ORDER BY step_id;

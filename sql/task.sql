@@ -1,6 +1,6 @@
 -- Creating tasks and waiting for them.  The templates stand in a namespace of
--- their own, and their steps wait for a worker outside, so that nothing moves
--- while we look; "quick" is what the engine runs.
+-- their own, and their steps wait for a worker outside, so that nothing of them
+-- is ever done; "quick" is what the engine runs.
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS tasker;
 \set SHOW_CONTEXT never
@@ -95,7 +95,7 @@ $yaml$, 'test') > 0 AS registered;
 -- The highest version by semantic versioning; defaults of the schema are filled
 -- in, at any depth, and stored.
 SELECT tasker.create_task('order', '{"cart_id": 5, "lines": [{"sku": "abc"}]}', 'rt') AS id \gset
-SELECT name, namespace, version, state, context, priority, environment, tags, bypass_steps,
+SELECT name, namespace, version, context, priority, environment, tags, bypass_steps,
        idempotency_key, initiator, reason, source_system, correlation_id, run_at, finished_at, error
 FROM tasker.tasks
 WHERE task_id = :id \gx

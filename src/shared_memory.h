@@ -68,9 +68,10 @@ extern HandlerTiming *tasker_handler_timing(int32 handler_id);	/* NULL: no room 
 
 /*
  * Notes for the commit of the current transaction.  Nothing happens when it
- * aborts.  A prepared transaction wakes everybody at COMMIT PREPARED.
+ * aborts, but for tasker_note_kept().  A prepared transaction wakes everybody at COMMIT PREPARED.
  */
 extern void tasker_note_ready(int tokens);	/* work for executors: wakes that many idle ones */
+extern void tasker_note_kept(bool from_executors);	/* tokens are passed by until this ends, either way */
 extern void tasker_note_external_ready(void);	/* work for outside: the notifier rings tasker_steps */
 extern void tasker_note_log(void);	/* log rows: the notifier rings tasker_events */
 extern void tasker_note_due(TimestampTz due);	/* something will be due then */

@@ -5,7 +5,9 @@
  * A plan that is kept is made when the tables may still be empty, and would
  * then scan them as a whole for ever after (measured: 193 µs a step instead of
  * 6).  All of these statements go in by a key, so the planner is told while it
- * works on one of them that nothing else is wanted.  The switches are set as
+ * works on one of them that nothing else is wanted.  What is not wanted costs
+ * 10^10 where there is no other way, which would have a session that has jit on
+ * compile for half a second: that is off, too.  The switches are set as
  * variables and not through SET, which costs more than some of the statements;
  * handlers never see them, for nothing of theirs runs inside.
  */
@@ -13,6 +15,7 @@
 
 #include "access/xact.h"
 #include "executor/spi.h"
+#include "jit/jit.h"
 #include "optimizer/cost.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -28,15 +31,17 @@ typedef struct PlannerSwitches
 	bool		bitmapscan;
 	bool		hashjoin;
 	bool		mergejoin;
+	bool		jit;
 } PlannerSwitches;
 
 static PlannerSwitches
 planner_only_keys(void)
 {
 	PlannerSwitches before = {
-		enable_seqscan, enable_bitmapscan, enable_hashjoin, enable_mergejoin
+		enable_seqscan, enable_bitmapscan, enable_hashjoin, enable_mergejoin, jit_enabled
 	};
 
+	jit_enabled = false;
 	enable_seqscan = enable_bitmapscan = enable_hashjoin = enable_mergejoin = false;
 	return before;
 }
@@ -48,6 +53,7 @@ planner_restore(PlannerSwitches before)
 	enable_bitmapscan = before.bitmapscan;
 	enable_hashjoin = before.hashjoin;
 	enable_mergejoin = before.mergejoin;
+	jit_enabled = before.jit;
 }
 
 uint64

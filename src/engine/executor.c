@@ -105,15 +105,21 @@ static Statement fire_due = {
 	.arg_types = {TIMESTAMPTZOID},
 };
 
-/* Leases and deadlines that have ended. */
+/*
+ * Leases and deadlines that have ended.  A task that somebody is at work on is
+ * left for later: he locks it first and the token of a lease after that, and is
+ * not to be waited for with the token in hand.
+ */
 static Statement claim_ended = {
 	.sql = "DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
 	"SELECT q.ctid FROM tasker.queue AS q "
+	"JOIN tasker.task AS t ON t.task_id = q.task_id "
 	"WHERE q.lane = -1 AND q.rank = 0 AND q.due <= $1 AND q.due_lane IS NULL "
 	"AND tasker._hold(q.task_id) "
 	"ORDER BY q.rank, q.due "
 	"LIMIT 100 "
-	"FOR UPDATE SKIP LOCKED)) "
+	"FOR UPDATE OF q SKIP LOCKED "
+	"FOR NO KEY UPDATE OF t SKIP LOCKED)) "
 	"RETURNING task_id, step_no",
 	.arg_count = 1,
 	.arg_types = {TIMESTAMPTZOID},
@@ -367,7 +373,7 @@ guarded_batch(int lane)
 
 	/* Errors that come in a row are not made to come faster. */
 	worker_sleep(TimestampTzPlusMilliseconds(tasker_now(), Min(1 << Min(errors++, 10), 1000)),
-				 "a moment after an error");
+				 "waits a moment after an error");
 	if (failed_claims == 0)
 		return 0;
 	if (!failed_alone)
@@ -436,24 +442,44 @@ fire_tokens(TimestampTz now)
 }
 
 /*
- * The lease of a step is over: an attempt that counts, and is due again at once.
+ * The attempt of a worker outside is over: its time is up, or he was not heard
+ * of in time.  It counts; a lost lease is due again at once.
  */
 static void
 end_lease(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
 {
 	StepRun    *step = &task->steps[step_no - 1];
-	char	   *message;
+	PlanStep   *plan = plan_step(task->plan, step_no);
+	ErrorData	error = {0};
+	/* A heartbeat prolongs the lease up to the timeout and no further. */
+	bool		timed_out = plan->timeout > 0 &&
+		step->lease_until >= step->started_at + plan->timeout;
 
-	if (step->state != STEP_IN_PROGRESS || step->lease_until > now)
+	if (step->state != STEP_IN_PROGRESS)
 		return;
-	message = psprintf("the lease of worker \"%s\" ran out",
-					   step->claimed_by ? step->claimed_by : "");
-	graph_step_failed(batch, task, step_no,
-					  graph_error(batch, message, "TK003",
-								  "The worker neither completed the step nor sent a heartbeat in time.",
-								  "Claim with a longer lease, or send heartbeats more often.", NULL,
-								  step->attempts, true, now),
-					  message, "TK003", true, now, now);
+	if (step->lease_until > now)
+	{
+		graph_queue_step(batch, task, step_no, LANE_NOT_DUE, step->lease_until);
+		return;
+	}
+	if (timed_out)
+	{
+		error.sqlerrcode = ERRCODE_QUERY_CANCELED;
+		error.message = psprintf("step timed out after %g s",
+								 (double) plan->timeout / USECS_PER_SEC);
+		error.detail = psprintf("Worker \"%s\" had it; the timeout of step \"%s\" in its definition is up.",
+								step->claimed_by ? step->claimed_by : "", plan->name);
+		error.hint = pstrdup("Raise the timeout, or make the handler do less at a time.");
+	}
+	else
+	{
+		error.sqlerrcode = ERRCODE_TASKER_LEASE_LOST;
+		error.message = psprintf("the lease of worker \"%s\" ran out",
+								 step->claimed_by ? step->claimed_by : "");
+		error.detail = pstrdup("The worker neither completed the step nor sent a heartbeat in time.");
+		error.hint = pstrdup("Claim with a longer lease, or send heartbeats more often.");
+	}
+	run_fail_step(batch, task, step_no, &error, true, timed_out ? 0 : now, now);
 }
 
 /*
@@ -484,6 +510,7 @@ fire_ends(TimestampTz now)
 
 	/* What they say is only true under the lock: a worker may have been faster. */
 	load_locked(batch, ids, rows);
+	now = tasker_now();
 	for (uint64 row = 0; row < rows; row++)
 	{
 		TaskRun    *task = batch_find_task(batch, ids[row]);
@@ -600,6 +627,6 @@ tasker_executor_main(Datum arg)
 		 */
 		worker_idle();
 		if (look() == 0)
-			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "work");
+			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "waits for work");
 	}
 }

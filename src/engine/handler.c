@@ -270,9 +270,9 @@ time_allowed(TaskRun *task, PlanStep *step)
 {
 	int64		left;
 
-	if (task->plan->timeout == 0)
+	if (task->deadline == 0)
 		return step->timeout;
-	left = Max(task->started_at + task->plan->timeout - tasker_now(), 1);
+	left = Max(task->deadline - tasker_now(), 1);
 	return step->timeout > 0 ? Min(step->timeout, left) : left;
 }
 
@@ -323,7 +323,7 @@ retry_after(const char *field)
  * The error of a handler, as its outcome.
  */
 static void
-take_error(PlanStep *step, int64 allowed, HandlerOutcome *outcome)
+take_error(TaskRun *task, PlanStep *step, int64 allowed, HandlerOutcome *outcome)
 {
 	ErrorData  *error = CopyErrorData();
 
@@ -333,7 +333,9 @@ take_error(PlanStep *step, int64 allowed, HandlerOutcome *outcome)
 	if (timeout_fired > 0 && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		outcome->timed_out = true;
-		error->message = psprintf("step timed out after %g s", (double) allowed / USECS_PER_SEC);
+		error->message = allowed == step->timeout ?
+			psprintf("step timed out after %g s", (double) allowed / USECS_PER_SEC) :
+			psprintf("task timed out after %g s", (double) task->plan->timeout / USECS_PER_SEC);
 		error->detail = psprintf(allowed == step->timeout ?
 								 "The timeout of step \"%s\" in its definition is up." :
 								 "The timeout of the task of step \"%s\" is up.", step->name);
@@ -406,7 +408,7 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	{
 		MemoryContextSwitchTo(batch->context);
 		stop_timeout(allowed);
-		take_error(step, allowed, outcome);
+		take_error(task, step, allowed, outcome);
 		outcome->results = NULL;
 		RollbackAndReleaseCurrentSubTransaction();
 		if (!in_place)

@@ -402,6 +402,14 @@ run_ready(Run *run)
 			push_children(run, task, next.step_no);
 			continue;
 		}
+		now = tasker_now();
+		if (!run->in_place && graph_time_is_up(task, now))
+		{
+			/* Nothing starts any more; the deadline's own token ends the task. */
+			graph_queue_step(run->batch, task, next.step_no, handler_lane(step->handler), now);
+			run->queued++;
+			continue;
+		}
 		if (step->handler->kind == HANDLER_SQL && suspects_has(task->task_id, next.step_no))
 		{
 			run_suspect(run, task, next.step_no);

@@ -56,6 +56,13 @@ AS 'MODULE_PATHNAME', 'tasker_wake';
 COMMENT ON FUNCTION tasker._wake(integer) IS
 'Wakes up to that many idle executors when the transaction has committed. Private.';
 
+CREATE FUNCTION tasker._note_kept()
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_sql_note_kept';
+COMMENT ON FUNCTION tasker._note_kept() IS
+'Has the idle executors look again when the transaction has ended, by a rollback as well: until then they pass by tokens that it has locked. Private.';
+
 CREATE FUNCTION tasker._note_external_ready()
 RETURNS void
 LANGUAGE C VOLATILE

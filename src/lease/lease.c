@@ -35,9 +35,16 @@
 PG_FUNCTION_INFO_V1(tasker_claim_steps);
 PG_FUNCTION_INFO_V1(tasker_end_steps);
 
+/* More in one claim would fill the lock table. */
+#define MAX_CLAIM			1000
+
+/* So many leases of a session are remembered before it is looked which hold. */
+#define FIRST_BOUND			64
+
 /*
  * From each lane as many as are wanted, of these the first; the others are let
- * go at the end of the transaction.
+ * go at the end of the transaction.  A task is held only where its namespace is
+ * wanted: the rest of the lane may be long.
  */
 static Statement claim = {
 	.sql = "WITH lane AS ("
@@ -49,23 +56,25 @@ static Statement claim = {
 	"SELECT w.ctid FROM lane CROSS JOIN LATERAL ("
 	"SELECT q.ctid, q.rank, q.due FROM tasker.queue AS q "
 	"WHERE q.lane = lane.number "
-	"AND ($2 IS NULL OR EXISTS (SELECT FROM tasker.task AS n "
+	"AND CASE WHEN $2 IS NULL OR EXISTS (SELECT FROM tasker.task AS n "
 	"JOIN tasker.plan AS p ON p.plan_id = n.plan_id "
-	"WHERE n.task_id = q.task_id AND p.namespace = ANY ($2))) "
-	"AND tasker._hold(q.task_id) "
+	"WHERE n.task_id = q.task_id AND p.namespace = ANY ($2)) "
+	"THEN tasker._hold(q.task_id) ELSE false END "
 	"ORDER BY q.rank, q.due "
 	"LIMIT $3 "
 	"FOR UPDATE SKIP LOCKED) AS w "
 	"ORDER BY w.rank, w.due "
 	"LIMIT $3)) "
 	"RETURNING task_id, step_no, tries, rank, due) "
-	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS " "
+	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS ", c.due "
 	"FROM c "
 	"JOIN tasker.task AS t ON t.task_id = c.task_id "
 	"ORDER BY c.rank, c.due, c.task_id, c.step_no",
 	.arg_count = 3,
 	.arg_types = {TEXTARRAYOID, TEXTARRAYOID, INT8OID},
 };
+
+#define CLAIM_DUE			14		/* column of the claim */
 
 /*
  * The token first, then the task, as everybody does who has both: it may be in
@@ -89,27 +98,44 @@ static Statement delete_leases = {
 	.arg_types = {INT8ARRAYOID, INT2ARRAYOID},
 };
 
+#define BOUND_HOLDS \
+	"FROM unnest($1, $2, $3) WITH ORDINALITY AS w (task_id, step_no, started_at, place) " \
+	"JOIN tasker.step AS s ON s.task_id = w.task_id AND s.step_no = w.step_no " \
+	"AND s.started_at = w.started_at AND s.state = 1 "
+
+static Statement find_bound = {
+	.sql = "SELECT w.place " BOUND_HOLDS "ORDER BY w.place",
+	.arg_count = 3,
+	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID},
+};
+
+/* What somebody else is at work on ends by itself. */
 static Statement end_bound = {
-	.sql = "WITH e AS ("
-	"UPDATE tasker.queue AS q SET due = $4 "
-	"FROM unnest($1, $2, $3) AS w (task_id, step_no, attempt) "
-	"JOIN tasker.step AS s ON s.task_id = w.task_id AND s.step_no = w.step_no "
-	"AND s.attempts = w.attempt AND s.state = 1 "
-	"WHERE q.task_id = w.task_id AND q.step_no = w.step_no AND q.lane = -1 "
-	"AND q.due_lane IS NULL "
+	.sql = "WITH b AS ("
+	"SELECT q.task_id, q.step_no " BOUND_HOLDS
+	"JOIN tasker.queue AS q ON q.task_id = w.task_id AND q.step_no = w.step_no "
+	"AND q.lane = -1 AND q.due_lane IS NULL "
+	"FOR UPDATE OF q, s SKIP LOCKED), "
+	"e AS ("
+	"UPDATE tasker.queue AS q SET due = $4 FROM b "
+	"WHERE q.task_id = b.task_id AND q.step_no = b.step_no "
 	"RETURNING q.task_id, q.step_no) "
 	"UPDATE tasker.step AS s SET lease_until = $4 "
 	"FROM e WHERE s.task_id = e.task_id AND s.step_no = e.step_no",
 	.arg_count = 4,
-	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, TIMESTAMPTZOID},
+	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZOID},
 };
 
-/* Leases that end with this session. */
+/*
+ * Leases that end with this session.  The time of the claim tells it from any
+ * other of the same step: one that was rolled back, and somebody else's after
+ * it, have the same attempt.
+ */
 typedef struct BoundLease
 {
 	int64		task_id;
+	TimestampTz started_at;
 	int16		step_no;
-	int16		attempt;
 } BoundLease;
 
 static BoundLease *bound = NULL;
@@ -123,14 +149,34 @@ append(ArrayBuildState **state, Datum value, Oid type)
 }
 
 /*
- * The session ends, and with it what it had claimed for itself.
+ * The bound leases as the first three arguments of a statement.
+ */
+static void
+bound_arguments(Datum *values)
+{
+	ArrayBuildState *ids = NULL;
+	ArrayBuildState *numbers = NULL;
+	ArrayBuildState *times = NULL;
+
+	for (int i = 0; i < bound_count; i++)
+	{
+		append(&ids, Int64GetDatum(bound[i].task_id), INT8OID);
+		append(&numbers, Int16GetDatum(bound[i].step_no), INT2OID);
+		append(&times, TimestampTzGetDatum(bound[i].started_at), TIMESTAMPTZOID);
+	}
+	values[0] = makeArrayResult(ids, CurrentMemoryContext);
+	values[1] = makeArrayResult(numbers, CurrentMemoryContext);
+	values[2] = makeArrayResult(times, CurrentMemoryContext);
+}
+
+/*
+ * The session ends, and with it what it had claimed for itself.  Whatever it
+ * has set for itself does not count here: this runs as the bootstrap superuser,
+ * as the session's role may not write the tables.
  */
 static void
 end_bound_leases(int code, Datum arg)
 {
-	ArrayBuildState *ids = NULL;
-	ArrayBuildState *numbers = NULL;
-	ArrayBuildState *attempts = NULL;
 	Datum		values[4];
 	TimestampTz now;
 
@@ -138,22 +184,16 @@ end_bound_leases(int code, Datum arg)
 		return;
 	AbortOutOfAnyTransaction();
 	StartTransactionCommand();
+	XactReadOnly = false;
+	XactIsoLevel = XACT_READ_COMMITTED;
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, SECURITY_LOCAL_USERID_CHANGE);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	for (int i = 0; i < bound_count; i++)
-	{
-		append(&ids, Int64GetDatum(bound[i].task_id), INT8OID);
-		append(&numbers, Int16GetDatum(bound[i].step_no), INT2OID);
-		append(&attempts, Int16GetDatum(bound[i].attempt), INT2OID);
-	}
+	bound_arguments(values);
 	bound_count = 0;
 	now = tasker_now();
-	values[0] = makeArrayResult(ids, CurrentMemoryContext);
-	values[1] = makeArrayResult(numbers, CurrentMemoryContext);
-	values[2] = makeArrayResult(attempts, CurrentMemoryContext);
 	values[3] = TimestampTzGetDatum(now);
-	/* As the bootstrap superuser: the session's role may not write the tables. */
-	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, SECURITY_LOCAL_USERID_CHANGE);
 	statement_run(&end_bound, values, NULL);
 	tasker_note_due(now);
 	SPI_finish();
@@ -161,38 +201,71 @@ end_bound_leases(int code, Datum arg)
 	CommitTransactionCommand();
 }
 
+/*
+ * Forgets the leases that have ended, wherever that was.
+ */
 static void
-bind_to_session(TaskRun *task, int step_no)
+forget_ended(void)
+{
+	Datum		values[3];
+	uint64		rows;
+	bool		isnull;
+
+	bound_arguments(values);
+	rows = statement_run(&find_bound, values, NULL);
+	for (uint64 row = 0; row < rows; row++)
+		bound[row] = bound[DatumGetInt64(row_value(row, 1, &isnull)) - 1];
+	bound_count = rows;
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Room for so many more.
+ */
+static void
+prepare_to_bind(int wanted)
 {
 	if (bound_space == 0)
 		before_shmem_exit(end_bound_leases, (Datum) 0);
-	if (bound_count == bound_space)
+	if (bound_count + wanted <= bound_space)
+		return;
+	if (bound_count > 0)
+		forget_ended();
+	if (bound_count + wanted > bound_space / 2)
 	{
-		bound_space = Max(bound_space * 2, 16);
+		int			space = Max((bound_count + wanted) * 2, FIRST_BOUND);
+
 		bound = bound == NULL ?
-			MemoryContextAlloc(TopMemoryContext, bound_space * sizeof(BoundLease)) :
-			repalloc(bound, bound_space * sizeof(BoundLease));
+			MemoryContextAlloc(TopMemoryContext, space * sizeof(BoundLease)) :
+			repalloc(bound, space * sizeof(BoundLease));
+		bound_space = space;
 	}
-	bound[bound_count].task_id = task->task_id;
-	bound[bound_count].step_no = step_no;
-	bound[bound_count].attempt = task->steps[step_no - 1].attempts;
-	bound_count++;
 }
 
 static void
-unbind(int64 task_id, int step_no)
+bind_to_session(TaskRun *task, int step_no)
 {
-	for (int i = 0; i < bound_count; i++)
-		if (bound[i].task_id == task_id && bound[i].step_no == step_no)
-			bound[i--] = bound[--bound_count];
+	BoundLease *lease = &bound[bound_count++];
+
+	lease->task_id = task->task_id;
+	lease->step_no = step_no;
+	lease->started_at = task->steps[step_no - 1].started_at;
 }
+
+/* A token in the order of the claim. */
+typedef struct Claimed
+{
+	int64		task_id;
+	int16		step_no;
+	TimestampTz due;
+} Claimed;
 
 /*
  * Leases one claimed step, and adds what the worker gets to the result.
  */
 static void
-lease_step(Batch *batch, TaskRun *task, int step_no, char *worker, TimestampTz until, bool bind,
-		   ReturnSetInfo *result)
+lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *worker,
+		   TimestampTz until, bool bind, ReturnSetInfo *result)
 {
 	PlanStep   *plan = plan_step(task->plan, step_no);
 	StepRun    *step = &task->steps[step_no - 1];
@@ -210,9 +283,11 @@ lease_step(Batch *batch, TaskRun *task, int step_no, char *worker, TimestampTz u
 	}
 	if (plan->limit_count > 0 && !limit_take_lease(plan->limits, plan->limit_count))
 	{
-		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), now);
+		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), due);
 		return;
 	}
+	if (plan->timeout > 0)
+		until = Min(until, now + plan->timeout);
 	graph_step_leased(batch, task, step_no, worker, until, now);
 	if (bind)
 		bind_to_session(task, step_no);
@@ -237,8 +312,10 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 	bool		bind = PG_GETARG_BOOL(5);
 	Datum		values[3];
 	char		nulls[3] = {' ', ' ', ' '};
+	int			wanted = Min(PG_GETARG_INT32(3), MAX_CLAIM);
 	Batch	   *batch;
-	ListCell   *cell;
+	Claimed    *claimed;
+	uint64		rows;
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 1; i <= 2; i++)
@@ -246,21 +323,35 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 		nulls[i - 1] = PG_ARGISNULL(i) ? 'n' : ' ';
 		values[i - 1] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
 	}
-	values[2] = Int64GetDatum(PG_GETARG_INT32(3));
+	values[2] = Int64GetDatum(wanted);
 
 	batch = batch_create(CurrentMemoryContext);
+	batch->for_outside = true;
+	claimed = palloc(wanted * sizeof(Claimed));
 	SPI_connect();
 	plan_cache_refresh();
-	load_claimed(batch, statement_run(&claim, values, nulls));
-	load_begun(batch);
-	foreach(cell, batch->tasks)
+	tasker_note_kept(false);
+	if (bind)
+		prepare_to_bind(wanted);
+	rows = statement_run(&claim, values, nulls);
+	for (uint64 row = 0; row < rows; row++)
 	{
-		TaskRun    *task = lfirst(cell);
+		bool		isnull;
 
-		for (int no = 1; no <= task->plan->step_count; no++)
-			if (task->steps[no - 1].mine)
-				lease_step(batch, task, no, worker, until, bind,
-						   (ReturnSetInfo *) fcinfo->resultinfo);
+		claimed[row].task_id = DatumGetInt64(row_value(row, 1, &isnull));
+		claimed[row].step_no = DatumGetInt16(row_value(row, 2, &isnull));
+		claimed[row].due = DatumGetTimestampTz(row_value(row, CLAIM_DUE, &isnull));
+	}
+	load_claimed(batch, rows);
+	load_begun(batch);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		TaskRun    *task = batch_find_task(batch, claimed[row].task_id);
+		int			step_no = claimed[row].step_no;
+
+		if (task != NULL && step_no >= 1 && step_no <= task->plan->step_count)
+			lease_step(batch, task, step_no, claimed[row].due, worker, until, bind,
+					   (ReturnSetInfo *) fcinfo->resultinfo);
 	}
 	write_batch(batch);
 	SPI_finish();
@@ -325,7 +416,6 @@ end_step(Batch *batch, Reports *reports, Report *report, TaskRun *task, int step
 									  plan_step(task->plan, step_no)->retryable, now),
 						  report->error[0], report->error[1], reports->retryable,
 						  reports->retry_after >= 0 ? now + Max(reports->retry_after, 1) : 0, now);
-	unbind(task->task_id, step_no);
 }
 
 static int

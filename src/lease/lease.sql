@@ -78,7 +78,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tasker.claim_steps(text, text[], text[], integer, interval, boolean) IS
-'Claims steps of external handlers for a worker: they are its own from the commit on until the lease ends, and each claim is an attempt. Arguments: worker, its name; handlers, names to claim for (NULL: every external one, but never api); namespaces of the tasks (NULL: all); max_steps at the most; lease, how long the claim holds without a heartbeat; bound_to_session, whether it also ends at once when this session does. Returns one tasker.step_context a step, those of higher priority and longer wait first. Raises 22023 for arguments that can''t be. Source: design, contract, "Outside workers".';
+'Claims steps of external handlers for a worker: they are its own from the commit on until the lease ends, and each claim is an attempt. Arguments: worker, its name; handlers, names to claim for (NULL: every external one, but never api); namespaces of the tasks (NULL: all); max_steps at the most, and never more than 1000; lease, how long the claim holds without a heartbeat, but no longer than the step''s timeout; bound_to_session, whether it also ends at once when this session does. Returns one tasker.step_context a step, those of higher priority and longer wait first. Raises 22023 for arguments that can''t be. Source: design, contract, "Outside workers".';
 
 CREATE FUNCTION tasker.heartbeat(worker text, step_ids bigint[], lease interval DEFAULT '30 s')
 RETURNS SETOF bigint
@@ -92,29 +92,35 @@ BEGIN
     -- executor takes when the lease ends.
     RETURN QUERY
     WITH token AS (
-        SELECT q.task_id, q.step_no
+        SELECT q.task_id,
+               q.step_no,
+               -- No lease outlives the time that an attempt may take.
+               least(new_end, s.started_at + make_interval(secs => extract(epoch FROM p.timeout)::double precision)) AS lease_end
         FROM unnest(step_ids) AS w (step_id)
         JOIN tasker.queue AS q ON q.task_id = w.step_id >> 14
                               AND q.step_no = (w.step_id & 16383)::smallint
         JOIN tasker.step AS s ON s.task_id = q.task_id
                              AND s.step_no = q.step_no
+        JOIN tasker.task AS t ON t.task_id = q.task_id
+        JOIN tasker.plan_step AS p ON p.plan_id = t.plan_id
+                                  AND p.step_no = q.step_no
         WHERE q.lane = -1
           AND q.due_lane IS NULL
           AND s.state = 1
           AND s.claimed_by = worker
           AND s.lease_until > tasker.clock()
         ORDER BY q.task_id, q.step_no
-        FOR UPDATE OF q
+        FOR UPDATE OF q, s
     ), longer AS (
         UPDATE tasker.queue AS q
-        SET due = new_end
+        SET due = t.lease_end
         FROM token AS t
         WHERE q.task_id = t.task_id
           AND q.step_no = t.step_no
-        RETURNING q.task_id, q.step_no
+        RETURNING q.task_id, q.step_no, q.due
     )
     UPDATE tasker.step AS s
-    SET lease_until = new_end
+    SET lease_until = l.due
     FROM longer AS l
     WHERE s.task_id = l.task_id
       AND s.step_no = l.step_no
@@ -125,7 +131,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tasker.heartbeat(text, bigint[], interval) IS
-'Prolongs a worker''s leases. Arguments: worker, as it claimed; step_ids; lease, from now. Returns the ids that it still holds: work on the others is lost and should be dropped. Raises 22023. Source: design, contract, "Outside workers".';
+'Prolongs a worker''s leases. Arguments: worker, as it claimed; step_ids; lease, from now, and no longer than the step''s timeout. Returns the ids that it still holds: work on the others is lost and should be dropped. Raises 22023. Source: design, contract, "Outside workers".';
 
 CREATE FUNCTION tasker.complete_step(
     step_id bigint,
@@ -158,14 +164,15 @@ COMMENT ON FUNCTION tasker.complete_steps(bigint[], jsonb[], text) IS
 
 CREATE FUNCTION tasker._error_texts(error jsonb)
 RETURNS text[]
-LANGUAGE sql IMMUTABLE
+LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE
                WHEN jsonb_typeof(error) = 'object' THEN ARRAY[
                    coalesce(error ->> 'message', 'the worker gave no message'),
                    CASE WHEN error ->> 'sqlstate' ~ '^[0-9A-Z]{5}$' THEN error ->> 'sqlstate' ELSE 'TK002' END,
-                   coalesce(error ->> 'detail', nullif(error - '{message,sqlstate,detail,hint,context,attempt,retryable,at}'::text[], '{}')::text),
+                   nullif(concat_ws(E'\n', error ->> 'detail',
+                                    nullif(error - '{message,sqlstate,detail,hint,context,attempt,retryable,at}'::text[], '{}')), ''),
                    error ->> 'hint',
                    error ->> 'context']
                ELSE ARRAY[coalesce(error #>> '{}', 'the worker gave no message'), 'TK002', NULL, NULL, NULL]
@@ -194,7 +201,7 @@ BEGIN
     RETURN (
         SELECT e.state
         FROM tasker._end_steps(ARRAY[step_id], true, NULL, tasker._error_texts(error), coalesce(retryable, true),
-                               (extract(epoch FROM retry_after) * 1000000)::bigint, worker, attempt, true) AS e);
+                               (extract(epoch FROM least(retry_after, interval '100 years')) * 1000000)::bigint, worker, attempt, true) AS e);
 END;
 $$;
 COMMENT ON FUNCTION tasker.fail_step(bigint, jsonb, boolean, interval, text, integer) IS

@@ -41,6 +41,15 @@ static Statement read_results = {
 	.arg_types = {INT8ARRAYOID, INT2ARRAYOID},
 };
 
+/* When the time of a task is up, which a retry gives it anew: its token says. */
+static Statement read_deadlines = {
+	.sql = "SELECT q.task_id, q.due "
+	"FROM unnest($1) AS w (task_id) "
+	"JOIN tasker.queue AS q ON q.task_id = w.task_id AND q.step_no = -1",
+	.arg_count = 1,
+	.arg_types = {INT8ARRAYOID},
+};
+
 /*
  * A row of a task, with the columns of LOAD_TASK_COLUMNS from the fourth on.
  */
@@ -208,6 +217,39 @@ take_state(Batch *batch, TaskRun *task, uint64 row)
 }
 
 /*
+ * Reads the deadlines of those of the tasks that have one.
+ */
+static void
+load_deadlines(Batch *batch, List *tasks)
+{
+	ArrayBuildState *ids = NULL;
+	Datum		value;
+	uint64		rows;
+	ListCell   *cell;
+
+	foreach(cell, tasks)
+	{
+		TaskRun    *task = lfirst(cell);
+
+		if (task->plan->timeout > 0)
+			ids = accumArrayResult(ids, Int64GetDatum(task->task_id), false, INT8OID,
+								   CurrentMemoryContext);
+	}
+	if (ids == NULL)
+		return;
+	value = makeArrayResult(ids, CurrentMemoryContext);
+	rows = statement_run(&read_deadlines, &value, NULL);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		bool		isnull;
+
+		batch_find_task(batch, DatumGetInt64(row_value(row, 1, &isnull)))->deadline =
+			row_time(row, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
  * Reads the states of the steps of these tasks (of TaskRun), and counts.
  */
 void
@@ -238,6 +280,7 @@ load_step_states(Batch *batch, List *tasks)
 		take_state(batch, task, row);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	load_deadlines(batch, tasks);
 	foreach(cell, tasks)
 		graph_count(lfirst(cell));
 }

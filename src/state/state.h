@@ -106,6 +106,7 @@ typedef struct TaskRun
 	TimestampTz run_at;
 	TimestampTz started_at;
 	TimestampTz finished_at;
+	TimestampTz deadline;		/* 0: none, or it has not started since it was reopened */
 	Jsonb	   *context;
 	Jsonb	   *error;			/* of the step that failed first for good */
 	char	   *correlation_id;
@@ -140,6 +141,7 @@ typedef struct Batch
 	int			move_space;
 	int			sql_tokens;		/* tokens queued for executors */
 	int			takes_itself;	/* of them, those that the writer goes on with itself */
+	bool		for_outside;	/* claimed by a worker outside: rings for nothing it puts back */
 	bool		external_tokens;
 	TimestampTz next_due;		/* earliest token that is not due yet */
 } Batch;
@@ -153,6 +155,7 @@ extern void graph_start(Batch *batch, TaskRun *task, TimestampTz at);
 extern bool graph_is_ready(TaskRun *task, int step_no);
 extern bool graph_bypasses(TaskRun *task, int step_no);
 extern bool graph_goes_on(TaskRun *task);
+extern bool graph_time_is_up(TaskRun *task, TimestampTz at);
 extern int	graph_retry_limit(TaskRun *task, int step_no);
 extern void graph_step_started(Batch *batch, TaskRun *task, int step_no, TimestampTz at);
 extern void graph_step_skipped(Batch *batch, TaskRun *task, int step_no, TimestampTz at);

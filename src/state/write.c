@@ -190,10 +190,25 @@ compare_ids(const ListCell *a, const ListCell *b)
 	return left < right ? -1 : left > right;
 }
 
+/*
+ * Whether what this batch did has made the step ready, so that it is this batch
+ * that has to see to it.  What was ready before is in somebody's hands.
+ */
 static bool
-is_bypassed(TaskRun *task, int step_no)
+became_ready(TaskRun *task, int step_no)
 {
-	return graph_is_ready(task, step_no) && graph_bypasses(task, step_no);
+	PlanStep   *step = plan_step(task->plan, step_no);
+
+	if (!graph_is_ready(task, step_no) || task->steps[step_no - 1].queued)
+		return false;
+	for (int i = 0; i < step->parent_count; i++)
+	{
+		StepRun    *parent = &task->steps[step->parents[i] - 1];
+
+		if (parent->changed && step_satisfies(parent->state))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -210,28 +225,15 @@ queue_what_became_ready(Batch *batch, TaskRun *task, TimestampTz now)
 	{
 		again = false;
 		for (int no = 1; no <= plan->step_count; no++)
-			if (is_bypassed(task, no) && !task->steps[no - 1].queued)
+			if (became_ready(task, no) && graph_bypasses(task, no))
 			{
 				graph_step_skipped(batch, task, no, now);
 				again = true;
 			}
 	}
 	for (int no = 1; no <= plan->step_count; no++)
-	{
-		PlanStep   *step = plan_step(plan, no);
-		bool		ours = false;
-
-		if (!graph_is_ready(task, no) || task->steps[no - 1].queued)
-			continue;
-		for (int i = 0; i < step->parent_count && !ours; i++)
-		{
-			StepRun    *parent = &task->steps[step->parents[i] - 1];
-
-			ours = parent->changed && step_satisfies(parent->state);
-		}
-		if (ours)
-			graph_queue_step(batch, task, no, handler_lane(step->handler), now);
-	}
+		if (became_ready(task, no))
+			graph_queue_step(batch, task, no, handler_lane(plan_step(plan, no)->handler), now);
 }
 
 /*
@@ -307,7 +309,8 @@ queue_ready(Batch *batch, TimestampTz now)
 	{
 		TaskRun    *task = lfirst(cell);
 
-		if (!task->shared)
+		/* One that starts from its beginning must have no rows of steps yet. */
+		if (!task->shared || task->put_back)
 			continue;
 		if (graph_goes_on(task))
 		{
@@ -353,6 +356,9 @@ unpark(PlanStep *step)
 {
 	for (int i = 0; i < step->limit_count; i++)
 		limit_unpark(step->limits[i].limit_id, 1);
+	/* Steps for workers outside stay in their lanes. */
+	if (step->limit_count > 0)
+		tasker_note_external_ready();
 }
 
 static void
@@ -380,7 +386,7 @@ add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
 	if (step_no < 0)
 	{
 		own.lane = LANE_NOT_DUE;
-		own.due = now + task->plan->timeout;
+		own.due = task->deadline;
 	}
 	due = step->due ? step->due : now;
 	later = due > now || step->lane == LANE_NOT_DUE;
@@ -402,7 +408,7 @@ add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
 	else if (step->parked)
 		return;
 	else if (step->lane >= LANE_API)
-		batch->external_tokens = true;
+		batch->external_tokens |= !(batch->for_outside && step->mine);
 	else
 		batch->sql_tokens++;
 }
@@ -428,7 +434,7 @@ write_batch(Batch *batch)
 	before = MemoryContextSwitchTo(context);
 
 	merge_shared(batch);
-	/* Not before: whoever had the locks until now may have moved the tasks. */
+	/* Under the locks: not before what others did to the tasks until now. */
 	now = tasker_now();
 	queue_ready(batch, now);
 

@@ -26,6 +26,17 @@
 PG_FUNCTION_INFO_V1(tasker_operate_task);
 PG_FUNCTION_INFO_V1(tasker_operate_step);
 
+/*
+ * The tokens first, then the task, as everybody does who has both.  Those of
+ * leases may be in the hands of a worker outside, who does not hold the task.
+ */
+static Statement lock_tokens = {
+	.sql = "SELECT FROM tasker.queue AS q WHERE q.task_id = $1 "
+	"ORDER BY q.step_no FOR UPDATE",
+	.arg_count = 1,
+	.arg_types = {INT8OID},
+};
+
 /* Every token but the deadline and the leases of what is still in progress. */
 static Statement delete_waiting = {
 	.sql = "DELETE FROM tasker.queue "
@@ -70,6 +81,8 @@ refuse_unknown(const char *what, int64 id)
 static void
 begin(Operation *op, int64 task_id, MemoryContext context)
 {
+	Datum		value;
+
 	if (hold_is_mine(task_id))
 		ereport(ERROR,
 				errcode(ERRCODE_TASKER_NOT_ALLOWED),
@@ -79,9 +92,11 @@ begin(Operation *op, int64 task_id, MemoryContext context)
 	hold_alone(task_id);
 	SPI_connect();
 	plan_cache_refresh();
+	value = Int64GetDatum(task_id);
+	statement_run(&lock_tokens, &value, NULL);
 	op->batch = batch_create(context);
 	load_locked(op->batch, &task_id, 1);
-	/* Not before: whoever had the row until now may have moved the task. */
+	/* Not before what a worker outside did until now. */
 	op->now = tasker_now();
 	op->task = batch_find_task(op->batch, task_id);
 }
@@ -170,11 +185,14 @@ static void
 resume_task(Operation *op)
 {
 	TaskRun    *task = op->task;
+	/* One that was paused between its reopening and its next start gets its time there. */
+	bool		started = task->started_at != 0 &&
+		(task->plan->timeout == 0 || task->deadline != 0);
 
 	if (task->state != TASK_PAUSED)
 		state_refuse(MACHINE_TASK, task->task_id, task->state,
-					 task->started_at ? TASK_IN_PROGRESS : TASK_PENDING);
-	graph_task_moved(op->batch, task, task->started_at ? TASK_IN_PROGRESS : TASK_PENDING,
+					 started ? TASK_IN_PROGRESS : TASK_PENDING);
+	graph_task_moved(op->batch, task, started ? TASK_IN_PROGRESS : TASK_PENDING,
 					 op->reason, op->now);
 }
 

@@ -1,0 +1,304 @@
+# The example's workers, in Node and in C: 10,000 steps, theirs and SQL handlers'
+# mixed, while one of the workers is killed every second.  Nothing is lost, and
+# nothing is completed twice.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use Cwd qw(abs_path);
+use File::Copy qw(copy);
+use POSIX ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskerTest;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+use constant TASKS => 2000;
+use constant STEPS => 5 * TASKS;
+use constant LEASE => 3;    # seconds
+
+# Both are built from the example as it stands, outside the checkout.
+my $source = abs_path("$FindBin::RealBin/../../example/worker");
+my $place = PostgreSQL::Test::Utils::tempdir;
+copy("$source/$_", $place) or die "$_: $!" foreach qw(Makefile worker.c worker.mjs package.json);
+
+foreach my $file (qw(worker.c worker.mjs))
+{
+	my @lines = split /\n/, slurp_file("$source/$file");
+	cmp_ok(scalar(@lines), '<', 100, "$file is short");
+}
+
+# The server's own pg_config may have come here without libpq's headers.
+sub config_with_libpq
+{
+	foreach my $config ((map { "$_/pg_config" } split /:/, $ENV{PATH}), glob '/usr/lib/postgresql/*/bin/pg_config')
+	{
+		next unless -x $config;
+		chomp(my $headers = `$config --includedir`);
+		return $config if -f "$headers/libpq-fe.h";
+	}
+	return 'pg_config';
+}
+
+my ($stdout, $stderr);
+ok(IPC::Run::run([ 'make', '-C', $place, 'worker', 'PG_CONFIG=' . config_with_libpq() ], '>', \$stdout, '2>', \$stderr), 'worker.c compiles')
+  or diag($stderr);
+unlike($stderr, qr/warning/, 'without a warning');
+
+# Whom the system trusts, npm is to trust, too.
+$ENV{NODE_EXTRA_CA_CERTS} //= '/etc/ssl/certs/ca-certificates.crt' if -f '/etc/ssl/certs/ca-certificates.crt';
+
+# Why there is no Node worker; undef where there is one.
+sub without_node
+{
+	my $out = '';
+	my $run = sub { return eval { IPC::Run::run([@_], '<', \undef, '>&', \$out, IPC::Run::timeout(120)) } };
+
+	return 'there is no node of version 18 or later'
+	  unless $run->('node', '-e', 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)');
+	return "npm can't install pg: $out"
+	  unless $run->('npm', 'install', '--prefix', $place, '--no-audit', '--no-fund', '--no-package-lock', '--loglevel=error');
+	return;
+}
+my $without_node = without_node();
+
+my $node = new_server('workers', 'tasker.executors = 2');
+$node->safe_psql('postgres', <<'SQL');
+CREATE EXTENSION tasker;
+CREATE FUNCTION public.add_up(step tasker.step_context) RETURNS jsonb
+LANGUAGE sql AS $$
+    SELECT jsonb_build_object('count', coalesce(sum((d.value ->> 'count')::integer), 0))
+    FROM jsonb_each(step.dependencies) AS d
+$$;
+SET client_min_messages = error;
+SELECT tasker.register_handler('add_up', 'public.add_up');
+SELECT tasker.register_external_handler('count_words');
+SELECT tasker.register_external_handler('count_bytes');
+SELECT tasker.register_task('
+name: mixed
+step_templates:
+  - {name: words, handler_class: count_words, retry: {limit: 100}}
+  - {name: first, handler_class: add_up}
+  - {name: bytes, handler_class: count_bytes, depends_on_steps: [first], retry: {limit: 100}}
+  - {name: sum, handler_class: add_up, depends_on_steps: [words, bytes]}
+  - {name: again, handler_class: count_words, depends_on_steps: [sum], retry: {limit: 100}}
+');
+SQL
+
+# The workers: how each is started, its name in claimed_by, its process.
+my %worker = (
+	c => { command => ["$place/worker"], name => sub { return "c/$_[0]" } },
+	node => { command => [ 'node', "$place/worker.mjs" ], name => sub { return "%/node/$_[0]" } });
+delete $worker{node} if defined $without_node;
+
+sub start
+{
+	my ($kind) = @_;
+	my $pid = fork // die "fork: $!";
+
+	if ($pid == 0)
+	{
+		open STDERR, '>>', "${PostgreSQL::Test::Utils::log_path}/220_worker_$kind.log";
+		open STDOUT, '>&', \*STDERR;
+		@ENV{qw(PGHOST PGPORT PGDATABASE PGUSER WORKER_LEASE WORKER_BOUND)} =
+		  ($node->host, $node->port, 'postgres', $ENV{PGUSER} // scalar getpwuid($>), LEASE, 'yes');
+		# Without the END blocks, which would stop the server.
+		exec @{ $worker{$kind}{command} } or POSIX::_exit(1);
+	}
+	$worker{$kind}{pid} = $pid;
+	return;
+}
+
+sub holds
+{
+	my ($kind) = @_;
+	my $name = $worker{$kind}{name}->($worker{$kind}{pid});
+
+	return $node->safe_psql('postgres', "SELECT count(*) FROM tasker.workflow_steps WHERE claimed_by LIKE '$name'");
+}
+
+# Stops the worker in the middle of a batch where it can be had; returns the
+# number of steps that it holds.
+sub stop_at_work
+{
+	my ($kind) = @_;
+	my $held = 0;
+
+	for (1 .. 20)
+	{
+		kill 'STOP', $worker{$kind}{pid};
+		$held = holds($kind);
+		last if $held > 0;
+		kill 'CONT', $worker{$kind}{pid};
+		usleep(20_000);
+	}
+	return $held;
+}
+
+sub ended
+{
+	my ($kind, $signal) = @_;
+
+	kill $signal, $worker{$kind}{pid};
+	waitpid $worker{$kind}{pid}, 0;
+	return $?;
+}
+
+sub open_tasks
+{
+	return $node->safe_psql('postgres', "SELECT count(*) FROM tasker.tasks WHERE state <> 'complete'");
+}
+
+# The load comes over some seconds, so that there is always something to kill.
+my $rows = TASKS / 20;
+$node->safe_psql('postgres', <<"SQL");
+SELECT tasker.create_tasks('mixed',
+                           array_fill(jsonb_build_object('text', repeat('lorem ipsum ', 500)), ARRAY[$rows]),
+                           run_at => tasker.clock() + part * interval '400 ms')
+FROM generate_series(1, 20) AS part
+SQL
+my @kinds = sort keys %worker;
+start($_) foreach @kinds;
+
+my $start = time;
+my $kills = 0;
+my $killed_at_work = 0;
+while (open_tasks() > 0 && time - $start < 90)
+{
+	my $kind = $kinds[ $kills % @kinds ];
+	my $next = time + 1;
+
+	my $held = stop_at_work($kind);
+	$killed_at_work++ if $held > 0;
+	ended($kind, 'KILL');
+	start($kind);
+	$kills++;
+	usleep(1_000_000 * ($next - time)) if $next > time;
+}
+my $took = time - $start;
+note(sprintf('%d steps in %.1f s, %d workers killed, %d of them at work', STEPS, $took, $kills, $killed_at_work));
+
+is(open_tasks(), '0', 'every task is complete');
+cmp_ok($kills, '>=', 5, 'workers were killed');
+cmp_ok($killed_at_work, '>=', 1, 'in the middle of their work');
+
+# What must hold of all there is.
+sub sound
+{
+	my ($when) = @_;
+	my $check = sub {
+		my ($query, $expected, $name) = @_;
+		is($node->safe_psql('postgres', $query), $expected, "$name$when");
+	};
+
+	$check->('SELECT count(*) - count(*) FILTER (WHERE state = \'complete\') FROM tasker.workflow_steps', '0',
+		'no step is lost');
+	$check->(<<'SQL', '0', 'each step went from in_progress to complete exactly once');
+SELECT count(*)
+FROM tasker.workflow_steps AS s
+LEFT JOIN (SELECT step_id, count(*) AS times
+           FROM tasker.transitions
+           WHERE from_state = 'in_progress'
+             AND to_state = 'complete'
+             AND step_id IS NOT NULL
+           GROUP BY step_id) AS t USING (step_id)
+WHERE t.times IS DISTINCT FROM 1
+SQL
+	$check->(<<'SQL', '0', 'the results are those of the attempt that completed');
+SELECT count(*)
+FROM tasker.workflow_steps AS s
+JOIN tasker.transitions AS t ON t.step_id = s.step_id
+                            AND t.to_state = 'complete'
+WHERE s.name IN ('words', 'bytes', 'again')
+  AND ((s.results ->> 'attempt')::integer IS DISTINCT FROM t.attempt
+       OR t.attempt <> s.attempts)
+SQL
+	$check->(<<'SQL', '0', 'each attempt started once, and the ones before the last lost their lease');
+SELECT count(*)
+FROM (SELECT step_id,
+             count(*) FILTER (WHERE to_state = 'in_progress') AS started,
+             count(DISTINCT attempt) FILTER (WHERE to_state = 'in_progress') AS attempts,
+             count(*) FILTER (WHERE metadata ->> 'sqlstate' = 'TK003') AS lost
+      FROM tasker.transitions
+      WHERE step_id IS NOT NULL
+      GROUP BY step_id) AS t
+JOIN tasker.workflow_steps AS s USING (step_id)
+WHERE t.started <> s.attempts
+   OR t.attempts <> s.attempts
+   OR t.lost <> s.attempts - 1
+SQL
+	$check->(<<'SQL', '6000', 'each sum is right');
+SELECT DISTINCT results ->> 'count'
+FROM tasker.workflow_steps
+WHERE name = 'bytes'
+SQL
+	$check->(<<'SQL', '7000', 'and so is the next');
+SELECT DISTINCT results ->> 'count'
+FROM tasker.workflow_steps
+WHERE name = 'sum'
+SQL
+	$check->('SELECT count(*) FROM tasker.queue', '0', 'nothing waits');
+	$check->("SELECT count(*) FROM tasker.workflow_steps WHERE claimed_by IS NOT NULL OR lease_until IS NOT NULL", '0',
+		'nobody holds anything');
+	return;
+}
+is($node->safe_psql('postgres', 'SELECT count(*) FROM tasker.workflow_steps'), STEPS, 'ten thousand steps');
+sound('');
+cmp_ok($node->safe_psql('postgres', "SELECT count(*) FROM tasker.transitions WHERE metadata ->> 'sqlstate' = 'TK003'"),
+	'>', 0, 'the kills cost attempts');
+
+# Each kind has its share, and comes back after its connection was cut.
+foreach my $kind (@kinds)
+{
+	my $like = $worker{$kind}{name}->('%');
+	cmp_ok($node->safe_psql('postgres', "SELECT count(*) FROM tasker.workflow_steps WHERE results ->> 'worker' LIKE '$like'"),
+		'>', 0, "the $kind worker did some");
+}
+$node->restart('immediate');
+wait_until($node, 'postgres', "SELECT count(*) >= 2 FROM pg_stat_activity WHERE backend_type = 'tasker executor'", 'the server is back');
+foreach my $kind (@kinds)
+{
+	my @others = grep { $_ ne $kind } @kinds;
+	kill 'STOP', $worker{$_}{pid} foreach @others;
+	my $id = $node->safe_psql('postgres', "SELECT tasker.create_task('mixed', '{\"text\": \"" . 'lorem ipsum ' x 500 . "\"}')");
+	wait_until($node, 'postgres', "SELECT state = 'complete' FROM tasker.tasks WHERE task_id = $id", "the $kind worker connects again by itself");
+	kill 'CONT', $worker{$_}{pid} foreach @others;
+}
+
+# One that sleeps through its lease: the work is done by the other, its own
+# result comes too late.
+SKIP:
+{
+	skip "only one kind of worker: $without_node", 1 if defined $without_node;
+	my $slept = 0;
+	for (1 .. 20)
+	{
+		$node->safe_psql('postgres', <<'SQL');
+SELECT tasker.create_tasks('mixed', array_fill(jsonb_build_object('text', repeat('lorem ipsum ', 500)), ARRAY[100]))
+SQL
+		$slept = stop_at_work('node');
+		last if $slept > 0;
+	}
+	cmp_ok($slept, '>', 0, 'a worker falls asleep at work');
+	wait_until($node, 'postgres', "SELECT bool_and(state = 'complete') FROM tasker.tasks", 'the other one does its work');
+	kill 'CONT', $worker{node}{pid};
+	$node->safe_psql('postgres', <<'SQL');
+SELECT tasker.create_tasks('mixed', array_fill(jsonb_build_object('text', repeat('lorem ipsum ', 500)), ARRAY[100]))
+SQL
+	wait_until($node, 'postgres', "SELECT bool_and(state = 'complete') FROM tasker.tasks", 'and both go on');
+	sound(' after a late result');
+}
+
+# What is at hand is finished when they are told to stop.
+foreach my $kind (@kinds)
+{
+	is(ended($kind, 'TERM'), 0, "the $kind worker ends when it is told to");
+}
+is(open_tasks(), '0', 'and leaves nothing behind');
+
+SKIP: { skip "no Node worker: $without_node", 1 if defined $without_node; pass('with Node'); }
+$node->stop;
+done_testing();

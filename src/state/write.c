@@ -21,7 +21,7 @@
 #include "tasker.h"
 
 static Statement lock_tasks = {
-	.sql = "SELECT t.task_id, t.state, t.error "
+	.sql = "SELECT t.task_id, t.state, t.error, t.finished_at "
 	"FROM unnest($1) AS w (task_id) "
 	"JOIN tasker.task AS t ON t.task_id = w.task_id "
 	"ORDER BY t.task_id "
@@ -289,6 +289,7 @@ write_lock_tasks(Batch *batch)
 		Jsonb	   *error;
 
 		take_task_state(batch, task, DatumGetInt16(row_value(row, 2, &isnull)));
+		task->finished_at = row_time(row, 4);
 		/* The error that came first stays the task's. */
 		error = row_jsonb(row, 3, batch->context);
 		if (error != NULL)

@@ -76,13 +76,10 @@ static Statement claim = {
 
 #define CLAIM_DUE			14		/* column of the claim */
 
-/* Leases that are over, in the order in which heartbeats lock them. */
+/* Leases that are over; they come in the order in which heartbeats lock them. */
 static Statement delete_leases = {
-	.sql = "DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
-	"SELECT q.ctid FROM unnest($1, $2) AS w (task_id, step_no) "
-	"JOIN tasker.queue AS q ON q.task_id = w.task_id AND q.step_no = w.step_no "
-	"ORDER BY q.task_id, q.step_no "
-	"FOR UPDATE OF q))",
+	.sql = "DELETE FROM tasker.queue AS q USING unnest($1, $2) AS w (task_id, step_no) "
+	"WHERE q.task_id = w.task_id AND q.step_no = w.step_no",
 	.arg_count = 2,
 	.arg_types = {INT8ARRAYOID, INT2ARRAYOID},
 };
@@ -350,6 +347,7 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 typedef struct Report
 {
 	int64		step_id;
+	int			place;			/* among those that the worker sent */
 	Jsonb	   *results;		/* complete */
 	char	   *error[5];		/* failed: message, sqlstate, detail, hint, context */
 } Report;
@@ -406,13 +404,16 @@ end_step(Batch *batch, Reports *reports, Report *report, TaskRun *task, int step
 						  reports->retry_after >= 0 ? now + Max(reports->retry_after, 1) : 0, now);
 }
 
+/* By step, and what was said of it first comes first. */
 static int
-compare_int64(const void *a, const void *b)
+compare_reports(const void *a, const void *b)
 {
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
+	const Report *left = a;
+	const Report *right = b;
 
-	return left < right ? -1 : left > right;
+	if (left->step_id != right->step_id)
+		return left->step_id < right->step_id ? -1 : 1;
+	return left->place - right->place;
 }
 
 /*
@@ -430,9 +431,9 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 
 	SPI_connect();
 	plan_cache_refresh();
+	qsort(reports->report, reports->count, sizeof(Report), compare_reports);
 	for (int i = 0; i < reports->count; i++)
 		tasks[i] = reports->report[i].step_id >> TASKER_STEP_BITS;
-	qsort(tasks, reports->count, sizeof(int64), compare_int64);
 	load_locked(batch, tasks, reports->count);
 	now = tasker_now();
 
@@ -531,6 +532,7 @@ tasker_end_steps(PG_FUNCTION_ARGS)
 	for (int i = 0; i < reports.count; i++)
 	{
 		reports.report[i].step_id = id_nulls[i] ? 0 : DatumGetInt64(ids[i]);
+		reports.report[i].place = i;
 		for (int j = 0; j < width; j++)
 		{
 			if (nulls[i * width + j])

@@ -25,6 +25,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	definition/yaml.sql \
 	definition/schema.sql \
 	registry/handlers.sql \
+	registry/dependencies.sql \
 	definition/validate.sql \
 	definition/register.sql \
 	task/create.sql \
@@ -36,6 +37,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	readiness/readiness.sql \
 	readiness/context.sql \
 	task/status.sql \
+	state/verify.sql \
 	diagram/diagram.sql \
 	engine/activation.sql \
 	engine/health.sql \
@@ -69,6 +71,19 @@ $(EXTENSION_SCRIPT): $(SQL_PARTS) tasker.control
 	cat $(SQL_PARTS) > $@
 
 $(OBJS): $(wildcard src/*.h src/*/*.h)
+
+# The model test with as many seeds as one wants (doc/testing.md).
+SEEDS ?= 2000
+FROM ?= 1
+.PHONY: model
+model: all
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" SEEDS="$(SEEDS)" FROM="$(FROM)" TIME_LIMIT=86400 \
+		sh test/run 200_model
+
+# doc/reference.md, from the comments in the database.
+.PHONY: doc
+doc: all
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/doc_reference
 
 else
 

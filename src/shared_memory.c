@@ -66,6 +66,9 @@ database_reset(TaskerDatabase *database)
 	pg_atomic_write_u64(&database->next_due, PG_INT64_MAX);
 	pg_atomic_write_u32(&database->log_written, 0);
 	pg_atomic_write_u32(&database->external_ready, 0);
+	pg_atomic_write_u32(&database->unjudged, 0);
+	pg_atomic_write_u32(&database->suspicions, 0);
+	pg_atomic_write_u32(&database->careful, 0);
 	worker_slot_reset(&database->notifier);
 	for (int i = 0; i < TASKER_MAX_EXECUTORS; i++)
 		worker_slot_reset(&database->executor[i]);
@@ -86,6 +89,9 @@ shared_fill(TaskerShared *shared)
 		pg_atomic_init_u64(&database->next_due, PG_INT64_MAX);
 		pg_atomic_init_u32(&database->log_written, 0);
 		pg_atomic_init_u32(&database->external_ready, 0);
+		pg_atomic_init_u32(&database->unjudged, 0);
+		pg_atomic_init_u32(&database->suspicions, 0);
+		pg_atomic_init_u32(&database->careful, 0);
 		pg_atomic_init_u32(&database->notifier.idle, 0);
 		pg_atomic_init_u64(&database->notifier.until, PG_INT64_MAX);
 		for (int j = 0; j < TASKER_MAX_EXECUTORS; j++)

@@ -47,6 +47,9 @@ typedef struct TaskerDatabase
 	pg_atomic_uint64 next_due;	/* TimestampTz; PG_INT64_MAX: nothing known */
 	pg_atomic_uint32 log_written;	/* the notifier has rows to read */
 	pg_atomic_uint32 external_ready;	/* steps for workers outside became ready */
+	pg_atomic_uint32 unjudged;	/* executors that died of a step, at which nobody has looked yet */
+	pg_atomic_uint32 suspicions;	/* counts the changes to tasker.crash */
+	pg_atomic_uint32 careful;	/* batches still to be of one step, after a crash that nobody is blamed for */
 	WorkerSlot	notifier;
 	WorkerSlot	executor[TASKER_MAX_EXECUTORS];
 } TaskerDatabase;
@@ -65,9 +68,10 @@ extern HandlerTiming *tasker_handler_timing(int32 handler_id);	/* NULL: no room 
 
 /*
  * Notes for the commit of the current transaction.  Nothing happens when it
- * aborts.  A prepared transaction wakes everybody at COMMIT PREPARED.
+ * aborts, but for tasker_note_kept().  A prepared transaction wakes everybody at COMMIT PREPARED.
  */
 extern void tasker_note_ready(int tokens);	/* work for executors: wakes that many idle ones */
+extern void tasker_note_kept(bool from_executors);	/* tokens are passed by until this ends, either way */
 extern void tasker_note_external_ready(void);	/* work for outside: the notifier rings tasker_steps */
 extern void tasker_note_log(void);	/* log rows: the notifier rings tasker_events */
 extern void tasker_note_due(TimestampTz due);	/* something will be due then */

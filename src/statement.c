@@ -5,9 +5,9 @@
  * A plan that is kept is made when the tables may still be empty, and would
  * then scan them as a whole for ever after (measured: 193 µs a step instead of
  * 6).  All of these statements go in by a key, so the planner is told while it
- * works on one of them that nothing else is wanted.  Where there is no key (a
- * table of a few rows) that makes a cost which would have the JIT compiler work
- * on it for a second, so it is off, too.  The switches are set as
+ * works on one of them that nothing else is wanted.  What is not wanted costs
+ * 10^10 where there is no other way, which would have a session that has jit on
+ * compile for half a second: that is off, too.  The switches are set as
  * variables and not through SET, which costs more than some of the statements;
  * handlers never see them, for nothing of theirs runs inside.
  */
@@ -21,6 +21,7 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "statement.h"
 
@@ -40,8 +41,8 @@ planner_only_keys(void)
 		enable_seqscan, enable_bitmapscan, enable_hashjoin, enable_mergejoin, jit_enabled
 	};
 
-	enable_seqscan = enable_bitmapscan = enable_hashjoin = enable_mergejoin = false;
 	jit_enabled = false;
+	enable_seqscan = enable_bitmapscan = enable_hashjoin = enable_mergejoin = false;
 	return before;
 }
 
@@ -124,4 +125,13 @@ row_jsonb(uint64 row, int column, MemoryContext context)
 	copy = (Jsonb *) PG_DETOAST_DATUM_COPY(value);
 	MemoryContextSwitchTo(before);
 	return copy;
+}
+
+TimestampTz
+row_time(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = row_value(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetTimestampTz(value);
 }

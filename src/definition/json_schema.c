@@ -328,7 +328,7 @@ report_context(const Schema *schema, Jsonb *context)
 			 errmsg("context does not satisfy the schema"),
 			 errdetail_internal("%s", detail.data),
 			 hint != NULL ? errhint("%s", hint) :
-			 errhint("Correct the context; the schema stands in tasker.plan, and tasker.json_schema_errors() checks against it.")));
+			 errhint("The schema is part of the task's definition; tasker.json_schema_errors(schema, context) checks a context without creating a task.")));
 }
 
 static void

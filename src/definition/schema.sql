@@ -22,7 +22,7 @@ RETURNS boolean
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'tasker_json_schema_is_valid';
 COMMENT ON FUNCTION tasker.json_schema_is_valid(jsonb, jsonb) IS
-'Whether a value satisfies a JSON Schema; json_schema_errors() says why not, and which keywords are known.
+'Returns whether a value satisfies a JSON Schema; json_schema_errors() says why not, and which keywords are known.
 Arguments: schema, the schema; instance, the value to check.
 Raises TK005 where the schema itself is wrong.
 Source: design, contract.';

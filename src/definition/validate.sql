@@ -917,4 +917,4 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tasker.validate_task(text, text) IS
-'Everything that is wrong with a definition in YAML or JSON, in the order of its lines; no row where register_task() would take it. path counts from 0, as in step_templates[2].depends_on_steps[0], and is empty for the whole; line counts from 1. The definition itself and what each of its environments makes of it are checked; environment (the setting tasker.environment where it is NULL) is the one named first where several share a problem. Stores nothing. Raises 22004 (definition is NULL). Source: design, contract; reference 5.';
+'Returns everything that is wrong with a definition in YAML or JSON, in the order of its lines; no row where register_task() would take it. path counts from 0, as in step_templates[2].depends_on_steps[0], and is empty for the whole; line counts from 1. The definition itself and what each of its environments makes of it are checked; environment (the setting tasker.environment where it is NULL) is the one named first where several share a problem. Stores nothing. Raises 22004 (definition is NULL). Source: design, contract; reference 5.';

@@ -5,7 +5,7 @@ RETURNS jsonb
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'tasker_yaml_to_jsonb';
 COMMENT ON FUNCTION tasker.yaml_to_jsonb(text) IS
-'The one document of a YAML or JSON text as jsonb, by the core schema of YAML 1.2: yes and on are text, 0777 is 777, 0o17 and 0x1F are numbers, every digit of a number is kept. Aliases and merge keys (<<) are expanded; a key that is no text becomes the text it is written as. An empty text is null.
+'Returns the one document of a YAML or JSON text as jsonb, by the core schema of YAML 1.2: yes and on are text, 0777 is 777, 0o17 and 0x1F are numbers, every digit of a number is kept. Aliases and merge keys (<<) are expanded; a key that is no text becomes the text it is written as. An empty text is null.
 Argument: yaml, the text: at most 1 MB (1,048,576 bytes), keys of at most 1,024 bytes, nested at most 100 levels deep; aliases expanded, at most 100,000 keys and values of 16 MB together.
 Raises TK005 with line and column for broken YAML, a key that is there twice, an alias within itself, a tag other than those of the core schema, .inf and .nan, more than one document, a limit exceeded.
 Source: design, contract; YAML 1.2.2, chapter 10.3.';

@@ -237,7 +237,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tasker.task_diagram(bigint, text) IS
-'Diagram of task task_id: a box for each step with its name, state, attempts and, where it failed, its error in short, coloured by state; an arrow for each dependency; the task as title. format: mermaid (the default), dot (Graphviz) or json (nodes, edges, direction, title, attributes; the errors whole). 22023: unknown format. TK007: there is no such task. Source: design, Reading; reference 10.';
+'Returns the diagram of task task_id: a box for each step with its name, state, attempts and, where it failed, its error in short, coloured by state; an arrow for each dependency; the task as title. format: mermaid (the default), dot (Graphviz) or json (nodes, edges, direction, title, attributes; the errors whole). Raises 22023 (unknown format), TK007 (there is no such task). Source: design, Reading; reference 10.';
 
 CREATE FUNCTION tasker.template_diagram(
     name text,
@@ -346,4 +346,4 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tasker.template_diagram(text, text, text, text) IS
-'Diagram of a task template: a box for each step with its name and handler, an arrow for each dependency. name, namespace; version: NULL for the highest; format: mermaid (the default), dot (Graphviz) or json (nodes, edges, direction, title, attributes). Where the definition has environments, the one that a task created now would get. 22023: unknown format. TK007: there is no such template, or not in that version. Source: design, Reading; reference 10.';
+'Returns the diagram of a task template: a box for each step with its name and handler, an arrow for each dependency. name, namespace; version: NULL for the highest; format: mermaid (the default), dot (Graphviz) or json (nodes, edges, direction, title, attributes). Where the definition has environments, the one that a task created now would get. Raises 22023 (unknown format), TK007 (there is no such template, or not in that version). Source: design, Reading; reference 10.';

@@ -54,7 +54,7 @@ AS $$
     SELECT tasker._activation_changed();
 $$;
 COMMENT ON FUNCTION tasker.activate() IS
-'Lets the engine run in this database: after a restore or a copy, when it is certain that the original does not run the same tasks as well, or after tasker.deactivate(). Changes nothing where it may run already. For the extension''s owner and whom he grants it to. Raises nothing of its own. Source: design, contract, section 6.';
+'Lets the engine run in this database: after a restore or a copy, when it is certain that the original does not run the same tasks as well, or after tasker.deactivate(). Changes nothing where it may run already. For the extension''s owner and whom he grants it to. Returns nothing. Raises nothing of its own. Source: design, contract, section 6.';
 
 CREATE FUNCTION tasker.deactivate()
 RETURNS void
@@ -69,7 +69,7 @@ AS $$
     SELECT tasker._activation_changed();
 $$;
 COMMENT ON FUNCTION tasker.deactivate() IS
-'Stops the engine in this database until tasker.activate(): what runs is finished, nothing is started. Tasks can still be created. For the extension''s owner and whom he grants it to. Raises nothing of its own. Source: design, contract, section 6.';
+'Stops the engine in this database until tasker.activate(): what runs is finished, nothing is started. Tasks can still be created. For the extension''s owner and whom he grants it to. Returns nothing. Raises nothing of its own. Source: design, contract, section 6.';
 
 REVOKE ALL ON FUNCTION tasker._settle_xid_base(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tasker.activate() FROM PUBLIC;

@@ -33,6 +33,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "engine/handler.h"
 #include "engine/processes.h"
 #include "shared_memory.h"
 
@@ -326,6 +327,9 @@ before_command(Node *statement)
 		case T_CreatedbStmt:
 			before_create_database((CreatedbStmt *) statement);
 			break;
+		case T_ConstraintsSetStmt:
+			handler_note_constraints();
+			break;
 		default:
 			break;
 	}
@@ -336,7 +340,7 @@ before_command(Node *statement)
  * are visible now, so everybody looks.
  */
 static void
-after_commit_prepared(void)
+after_prepared_ends(void)
 {
 	if (tasker_my_database() == NULL && OidIsValid(get_extension_oid("tasker", true)))
 		tasker_note_look(MyDatabaseId);
@@ -346,7 +350,7 @@ after_commit_prepared(void)
 /* What is to be done after a command that succeeded. */
 typedef struct Sequel
 {
-	bool		commit_prepared;
+	bool		ends_prepared;
 	char		database[NAMEDATALEN];	/* the launcher is to look at it; empty: none */
 } Sequel;
 
@@ -356,8 +360,10 @@ plan_sequel(Node *statement, Sequel *sequel)
 {
 	const char *database = "";
 
-	sequel->commit_prepared = IsA(statement, TransactionStmt) &&
-		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
+	/* A rollback lets go what the transaction kept from the executors. */
+	sequel->ends_prepared = IsA(statement, TransactionStmt) &&
+		(((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED ||
+		 ((TransactionStmt *) statement)->kind == TRANS_STMT_ROLLBACK_PREPARED);
 	if (IsA(statement, CreatedbStmt))
 		database = ((CreatedbStmt *) statement)->dbname;
 	else if (IsA(statement, AlterDatabaseStmt) &&
@@ -370,8 +376,8 @@ plan_sequel(Node *statement, Sequel *sequel)
 static void
 after_command(const Sequel *sequel)
 {
-	if (sequel->commit_prepared)
-		after_commit_prepared();
+	if (sequel->ends_prepared)
+		after_prepared_ends();
 	if (sequel->database[0] != '\0')
 	{
 		/* The command's own rows are to be seen. */

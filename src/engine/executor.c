@@ -19,6 +19,7 @@
 #include "pgstat.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -28,11 +29,13 @@
 #include "utils/timestamp.h"
 
 #include "engine/activation.h"
+#include "engine/executor.h"
 #include "engine/flight.h"
 #include "engine/handler.h"
 #include "engine/plan.h"
 #include "engine/processes.h"
 #include "engine/run.h"
+#include "engine/suspect.h"
 #include "engine/worker.h"
 #include "state/state.h"
 #include "statement.h"
@@ -40,9 +43,6 @@
 
 /* How long a step in a batch may wait for a lock. */
 #define BATCH_LOCK_TIMEOUT	100
-
-/* After a crash in the middle of saving: so many steps are run alone. */
-#define CAREFUL_STEPS		200
 
 /* How long a task is put off that can't even be failed. */
 #define PUT_OFF_US			(10 * USECS_PER_SEC)
@@ -129,16 +129,6 @@ static Statement next_due = {
 	.sql = "SELECT due FROM tasker.queue WHERE lane = -1 AND rank = 0 ORDER BY rank, due LIMIT 1",
 };
 
-static Statement count_crash = {
-	.sql = "INSERT INTO tasker.crash AS c (task_id, step_no, crashes, last_at) "
-	"VALUES ($1, $2, 1, $3) "
-	"ON CONFLICT (task_id, step_no) "
-	"DO UPDATE SET crashes = c.crashes + 1, last_at = EXCLUDED.last_at "
-	"RETURNING crashes",
-	.arg_count = 3,
-	.arg_types = {INT8OID, INT2OID, TIMESTAMPTZOID},
-};
-
 static MemoryContext batch_context;
 static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
@@ -149,19 +139,18 @@ static int	failed_claims;
 static bool failed_alone;
 
 /*
- * Sets lock_timeout for the steps to come, where it is another one.
+ * Sets lock_timeout for the steps to come, where it is another one.  A rollback
+ * undoes it, so the setting itself is asked what it is.
  */
-static void
-set_lock_timeout(int ms)
+void
+executor_set_lock_timeout(int ms)
 {
-	static int	current = -1;
 	char		value[16];
 
-	if (ms == current)
+	if (ms == LockTimeout)
 		return;
 	snprintf(value, sizeof(value), "%d", ms);
 	SetConfigOption("lock_timeout", value, PGC_SUSET, PGC_S_SESSION);
-	current = ms;
 }
 
 /*
@@ -180,6 +169,50 @@ claim_limit(int lane)
 		default:
 			return tasker_batch_size;
 	}
+}
+
+/*
+ * After an error outside a handler: reports it, ends the transaction, and sees
+ * to it that the same does not happen again and again.  Returns a copy of the
+ * error.
+ */
+ErrorData *
+executor_after_error(MemoryContext keep)
+{
+	ErrorData  *error;
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(keep);
+	error = CopyErrorData();
+	EmitErrorReport();
+	AbortCurrentTransaction();
+	FlushErrorState();
+	flight_note_idle();
+	LockReleaseSession(USER_LOCKMETHOD);
+	my_slot->task_id = 0;
+	RESUME_INTERRUPTS();
+	return error;
+}
+
+/*
+ * Whether batches are of one step only: this executor's, after one that failed,
+ * or everybody's, after a crash.
+ */
+static bool
+is_careful(void)
+{
+	return alone_left > 0 || pg_atomic_read_u32(&my_database->careful) > 0;
+}
+
+static void
+was_careful(void)
+{
+	uint32		left = pg_atomic_read_u32(&my_database->careful);
+
+	if (alone_left > 0)
+		alone_left--;
+	else if (left > 0)
+		(void) pg_atomic_compare_exchange_u32(&my_database->careful, &left, left - 1);
 }
 
 /*
@@ -208,7 +241,7 @@ run_batch(int lane)
 	Datum		values[2];
 	uint64		rows;
 	bool		isnull;
-	bool		careful = alone_left > 0;
+	bool		careful = is_careful();
 
 	MemoryContextReset(batch_context);
 	failed_claims = 0;
@@ -222,6 +255,8 @@ run_batch(int lane)
 		return 0;
 	}
 
+	suspects_refresh();
+
 	values[0] = Int32GetDatum(lane);
 	values[1] = Int64GetDatum(careful ? 1 : claim_limit(lane));
 	rows = statement_run(&claim, values, NULL);
@@ -232,6 +267,13 @@ run_batch(int lane)
 	}
 	/* Whoever commits work from now on wakes somebody else. */
 	worker_busy();
+	if (pg_atomic_read_u32(&my_database->unjudged) != 0)
+	{
+		/* Among these may be the step that an executor has just died of. */
+		worker_rollback();
+		suspects_judge();
+		return rows;
+	}
 
 	run.claimed = failed_claims = rows;
 	run_last_task = DatumGetInt64(row_value(0, 1, &isnull));
@@ -242,11 +284,11 @@ run_batch(int lane)
 	run.batch->takes_itself = 1;
 	run.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), tasker_batch_budget);
 	load_claimed(run.batch, rows);
-	set_lock_timeout(run.alone ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
+	executor_set_lock_timeout(run.alone ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
 	run_find_ready(&run);
 	run_ready(&run);
 
-	flight_note_saving(careful ? run_last_task : 0, careful ? run_last_step : 0);
+	flight_note_saving(run.alone ? run_last_task : 0, run.alone ? run_last_step : 0);
 	write_batch(run.batch);
 	if (rows == tasker_batch_size)
 		tasker_note_ready(1);
@@ -255,8 +297,10 @@ run_batch(int lane)
 	flight_note_idle();
 	LockReleaseSession(USER_LOCKMETHOD);
 	look_at_limits(&run);
+	if (run.cleared)
+		suspects_announce();
 	if (careful)
-		alone_left--;
+		was_careful();
 	else if (lane == LANE_SLOW)
 		slow_limit = run.slow ? 1 : Min(slow_limit * 2, tasker_batch_size);
 	return run.claimed;
@@ -282,61 +326,25 @@ put_task_off(int64 task_id)
  * committed.
  */
 static void
-fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error, bool counts, bool retryable)
+fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error)
 {
-	Run			run = {0};
+	Doom		doom = {task_id, step_no, error, false};
+	Run			run = {.closed = true, .doom = &doom};
 	Datum		values[2] = {Int64GetDatum(task_id), Int16GetDatum(step_no)};
-	TimestampTz now;
-	TaskRun    *task;
 	uint64		rows;
 
 	MemoryContextReset(batch_context);
 	worker_begin();
 	plan_cache_refresh();
-	rows = statement_run(&claim_task, values, NULL);
 	run.batch = batch_create(batch_context);
-	run.closed = true;
+	rows = statement_run(&claim_task, values, NULL);
 	load_claimed(run.batch, rows);
 	run_find_ready(&run);
-	now = tasker_now();
-	task = batch_find_task(run.batch, task_id);
-	if (task != NULL && step_no >= 1 && task->steps[step_no - 1].mine)
-	{
-		if (counts)
-			graph_step_started(run.batch, task, step_no, now);
-		run_forget(&run, task, step_no);
-		run_fail_step(run.batch, task, step_no, error, retryable, 0, now);
-	}
-	else
-		task = NULL;
 	run_ready(&run);
 	write_batch(run.batch);
 	worker_commit();
-	if (task == NULL && rows > 0)
+	if (!doom.done && rows > 0)
 		put_task_off(task_id);
-}
-
-/*
- * After an error outside a handler: reports it, ends the transaction, and sees
- * to it that the same does not happen again and again.  Returns a copy of the
- * error.
- */
-static ErrorData *
-after_error(MemoryContext keep)
-{
-	ErrorData  *error;
-
-	HOLD_INTERRUPTS();
-	MemoryContextSwitchTo(keep);
-	error = CopyErrorData();
-	EmitErrorReport();
-	AbortCurrentTransaction();
-	FlushErrorState();
-	flight_note_idle();
-	LockReleaseSession(USER_LOCKMETHOD);
-	my_slot->task_id = 0;
-	RESUME_INTERRUPTS();
-	return error;
 }
 
 static int
@@ -353,7 +361,7 @@ guarded_batch(int lane)
 	}
 	PG_CATCH();
 	{
-		error = after_error(caller);
+		error = executor_after_error(caller);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
@@ -365,7 +373,7 @@ guarded_batch(int lane)
 
 	/* Errors that come in a row are not made to come faster. */
 	worker_sleep(TimestampTzPlusMilliseconds(tasker_now(), Min(1 << Min(errors++, 10), 1000)),
-				 "a moment after an error");
+				 "waits a moment after an error");
 	if (failed_claims == 0)
 		return 0;
 	if (!failed_alone)
@@ -375,24 +383,24 @@ guarded_batch(int lane)
 	}
 
 	/* It ran alone and failed all the same. */
-	alone_left--;
+	was_careful();
 	PG_TRY();
 	{
 		if (run_last_step > 0)
-			fail_in_own_transaction(run_last_task, run_last_step, error, true, true);
+			fail_in_own_transaction(run_last_task, run_last_step, error);
 		else
 			put_task_off(run_last_task);
 	}
 	PG_CATCH();
 	{
-		(void) after_error(caller);
+		(void) executor_after_error(caller);
 		PG_TRY();
 		{
 			put_task_off(run_last_task);
 		}
 		PG_CATCH();
 		{
-			(void) after_error(caller);
+			(void) executor_after_error(caller);
 		}
 		PG_END_TRY();
 	}
@@ -502,6 +510,7 @@ fire_ends(TimestampTz now)
 
 	/* What they say is only true under the lock: a worker may have been faster. */
 	load_locked(batch, ids, rows);
+	now = tasker_now();
 	for (uint64 row = 0; row < rows; row++)
 	{
 		TaskRun    *task = batch_find_task(batch, ids[row]);
@@ -554,78 +563,12 @@ fire(void)
 	}
 	PG_CATCH();
 	{
-		FreeErrorData(after_error(caller));
+		FreeErrorData(executor_after_error(caller));
 		due = now + USECS_PER_SEC;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
 	lower_next_due(due);
-}
-
-/*
- * Deals with what an earlier executor was running when it died.
- */
-static void
-judge(FlightSuspect *suspect)
-{
-	ErrorData	error = {0};
-
-	if (suspect->task_id == 0 || suspect->step_no == 0)
-	{
-		alone_left = CAREFUL_STEPS;
-		return;
-	}
-	error.message = pstrdup("step outlived its timeout");
-	error.detail = pstrdup("Its handler went on when it was cancelled, so its executor was ended.");
-	error.sqlerrcode = ERRCODE_QUERY_CANCELED;
-	if (!suspect->overran)
-	{
-		Datum		values[3] = {Int64GetDatum(suspect->task_id),
-			Int16GetDatum(suspect->step_no), TimestampTzGetDatum(tasker_now())};
-		bool		isnull;
-		int			crashes;
-
-		worker_begin();
-		statement_run(&count_crash, values, NULL);
-		crashes = DatumGetInt32(row_value(0, 1, &isnull));
-		worker_commit();
-		ereport(LOG,
-				errmsg("an executor crashed while it ran step %d of task " INT64_FORMAT,
-					   suspect->step_no, suspect->task_id),
-				errdetail("That happened %d times; at %d the step goes to error.",
-						  crashes, tasker_max_crashes));
-		if (crashes < tasker_max_crashes)
-			return;
-		error.message = psprintf("the server crashed %d times while this step ran", crashes);
-		error.detail = pstrdup("Each time its executor died in the middle of its handler.");
-		error.hint = pstrdup("See the server log for the cause; retry the step when it is gone.");
-		error.sqlerrcode = ERRCODE_CRASH_SHUTDOWN;
-	}
-	fail_in_own_transaction(suspect->task_id, suspect->step_no, &error, suspect->overran,
-							suspect->overran);
-}
-
-static void
-judge_suspects(void)
-{
-	FlightSuspect suspects[TASKER_MAX_EXECUTORS];
-	MemoryContext caller = CurrentMemoryContext;
-	int			count = flight_attach(executor_number, suspects, lengthof(suspects));
-
-	for (int i = 0; i < count; i++)
-	{
-		PG_TRY();
-		{
-			judge(&suspects[i]);
-		}
-		PG_CATCH();
-		{
-			FreeErrorData(after_error(caller));
-		}
-		PG_END_TRY();
-		MemoryContextSwitchTo(caller);
-	}
-	flight_forget_suspects(executor_number);
 }
 
 /*
@@ -664,12 +607,16 @@ tasker_executor_main(Datum arg)
 										  ALLOCSET_DEFAULT_SIZES);
 	loop = AllocSetContextCreate(TopMemoryContext, "tasker executor", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(loop);
-	judge_suspects();
+	flight_open();
+	suspects_judge();
+	flight_attach(executor_number);
 
 	for (;;)
 	{
 		MemoryContextReset(loop);
 		worker_check();
+		if (pg_atomic_read_u32(&my_database->unjudged) != 0)
+			suspects_judge();
 		fire();
 		if (look() > 0)
 			continue;
@@ -680,6 +627,6 @@ tasker_executor_main(Datum arg)
 		 */
 		worker_idle();
 		if (look() == 0)
-			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "work");
+			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "waits for work");
 	}
 }

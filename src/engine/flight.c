@@ -5,9 +5,9 @@
  * A crash rolls the claim back and with it the knowledge of who crashed; shared
  * memory is made anew.  So every executor keeps a few bytes in a file mapped
  * into memory: writing them costs a store and no system call, and the kernel
- * keeps them when the process dies.  Each names the step that runs; the next
- * executor of the same number finds it there and counts it.  A process that is
- * told to quit because another one crashed marks itself innocent first.
+ * keeps them when the process dies.  Each names the step that runs; whichever
+ * executor comes next finds it there and counts it.  A process that is told to
+ * quit because another one crashed marks itself innocent first.
  *
  * The file is a cache: when the machine itself goes down, or on a standby that
  * is promoted, it is empty or stale, and a count is missed or one too many.
@@ -29,6 +29,7 @@
 #include "utils/elog.h"
 
 #include "engine/flight.h"
+#include "engine/worker.h"
 #include "shared_memory.h"
 #include "tasker.h"
 
@@ -48,20 +49,23 @@ typedef struct FlightEntry
 {
 	Oid			database;		/* InvalidOid: free */
 	int32		number;			/* of the executor within its database */
+	int32		pid;			/* 0: it died of its step */
+	TimestampTz started_at;		/* when it started, as pids come again */
 	volatile int64 task_id;
 	volatile int16 step_no;
 	volatile uint8 phase;
 	volatile uint8 overran;
 } FlightEntry;
 
+/* The file, mapped. */
 static FlightEntry *entries = NULL;
 static FlightEntry *mine = NULL;
 
 /*
  * Maps the file, making it where it is missing.
  */
-static void
-map_file(void)
+void
+flight_open(void)
 {
 	Size		size = FLIGHT_ENTRIES * sizeof(FlightEntry);
 	int			fd = OpenTransientFile(FLIGHT_FILE, O_RDWR | O_CREAT | PG_BINARY);
@@ -86,13 +90,16 @@ map_file(void)
 	entries = area;
 }
 
+/* Gives an entry back. */
 static void
-clear_entry(FlightEntry *entry)
+free_entry(FlightEntry *entry)
 {
 	entry->phase = FLIGHT_IDLE;
 	entry->task_id = 0;
 	entry->step_no = 0;
 	entry->overran = 0;
+	entry->pid = 0;
+	entry->database = InvalidOid;
 }
 
 /*
@@ -108,90 +115,96 @@ quit_innocent(SIGNAL_ARGS)
 
 /*
  * An orderly exit, in the middle of a step or not, blames nobody; but for a
- * step that outlived its timeout, which is what the exit is for.
+ * step that outlived its timeout, which is what the exit is for.  This runs
+ * before the transaction is rolled back: whoever can claim the step again finds
+ * that there is something to be judged first.
  */
 static void
 exit_orderly(int code, Datum arg)
 {
-	if (mine == NULL || mine->overran)
+	if (mine == NULL)
 		return;
-	clear_entry(mine);
-	mine->database = InvalidOid;
+	if (mine->overran && mine->phase == FLIGHT_RUNNING)
+	{
+		mine->pid = 0;
+		pg_atomic_fetch_add_u32(&my_database->unjudged, 1);
+	}
+	else
+		free_entry(mine);
 	mine = NULL;
 }
 
 /*
- * Whether this executor looks after the entry: its own, and the first one also
- * those of numbers that are no more.
+ * Whether the executor that has this entry is still at work.
  */
 static bool
-looks_after(FlightEntry *entry, int number)
+owner_lives(const FlightEntry *entry)
 {
-	return entry->database == MyDatabaseId &&
-		(entry->number == number || (number == 0 && entry->number >= tasker_executors));
+	const WorkerSlot *slot;
+
+	if (entry->pid == 0 || entry->number < 0 || entry->number >= TASKER_MAX_EXECUTORS)
+		return false;
+	slot = &my_database->executor[entry->number];
+	return slot->pid == entry->pid && slot->started_at == entry->started_at;
 }
 
 /*
- * Takes the entry of this executor, and hands over what earlier ones of this
- * database left in theirs.  Returns how many there are.
+ * One caller at a time, which the judge's lock sees to.
  */
-int
-flight_attach(int number, FlightSuspect *suspects, int space)
+bool
+flight_next_suspect(FlightSuspect *suspect)
 {
-	int			found = 0;
-	FlightEntry *unused = NULL;
+	bool		found = false;
 
-	map_file();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	for (int i = 0; i < FLIGHT_ENTRIES; i++)
+	for (int i = 0; i < FLIGHT_ENTRIES && !found; i++)
 	{
 		FlightEntry *entry = &entries[i];
 
-		if (!OidIsValid(entry->database))
+		if (entry->database != MyDatabaseId || owner_lives(entry))
+			continue;
+		if (entry->phase == FLIGHT_IDLE)
 		{
-			if (unused == NULL)
-				unused = entry;
+			free_entry(entry);
 			continue;
 		}
-		if (!looks_after(entry, number))
-			continue;
-		if (entry->number == number)
-			mine = entry;
-		if (entry->phase != FLIGHT_IDLE && found < space)
-		{
-			suspects[found].task_id = entry->task_id;
-			suspects[found].step_no = entry->step_no;
-			suspects[found].overran = entry->overran;
-			found++;
-		}
+		suspect->place = i;
+		suspect->task_id = entry->task_id;
+		suspect->step_no = entry->step_no;
+		suspect->overran = entry->overran;
+		found = true;
 	}
-	if (mine == NULL && unused != NULL)
+	LWLockRelease(AddinShmemInitLock);
+	return found;
+}
+
+void
+flight_forget(const FlightSuspect *suspect)
+{
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	free_entry(&entries[suspect->place]);
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+flight_attach(int number)
+{
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	for (int i = 0; i < FLIGHT_ENTRIES && mine == NULL; i++)
 	{
-		mine = unused;
-		mine->database = MyDatabaseId;
+		if (OidIsValid(entries[i].database))
+			continue;
+		mine = &entries[i];
+		free_entry(mine);
 		mine->number = number;
-		clear_entry(mine);
+		mine->pid = MyProcPid;
+		mine->started_at = my_slot->started_at;
+		mine->database = MyDatabaseId;
 	}
 	LWLockRelease(AddinShmemInitLock);
 
 	pqsignal(SIGQUIT, quit_innocent);
 	before_shmem_exit(exit_orderly, (Datum) 0);
-	return found;
-}
-
-void
-flight_forget_suspects(int number)
-{
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	for (int i = 0; i < FLIGHT_ENTRIES; i++)
-	{
-		if (!looks_after(&entries[i], number))
-			continue;
-		clear_entry(&entries[i]);
-		if (&entries[i] != mine)
-			entries[i].database = InvalidOid;
-	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 void

@@ -9,16 +9,22 @@
 
 typedef struct FlightSuspect
 {
+	int			place;			/* in the file */
 	int64		task_id;		/* 0: none; the batch was being saved */
 	int16		step_no;
 	bool		overran;		/* did not crash: outlived its timeout */
 } FlightSuspect;
 
-/* Takes this executor's entry; what earlier ones left comes back as suspects. */
-extern int	flight_attach(int number, FlightSuspect *suspects, int space);
+extern void flight_open(void);	/* once a process, before the others */
 
-/* When the suspects are dealt with, and that is committed. */
-extern void flight_forget_suspects(int number);
+/* What a dead executor of this database left; false: nothing, or nothing more. */
+extern bool flight_next_suspect(FlightSuspect *suspect);
+
+/* When the suspect is dealt with, and that is committed. */
+extern void flight_forget(const FlightSuspect *suspect);
+
+/* Takes an entry for this executor. */
+extern void flight_attach(int number);
 
 extern void flight_note_running(int64 task_id, int step_no);
 extern void flight_note_saving(int64 task_id, int step_no);

@@ -47,9 +47,13 @@
 /* ... and so many times before its process ends, which it can't catch. */
 #define TIMEOUT_PATIENCE	20
 
+/* The longest delay that a handler may ask for: a thousand years. */
+#define RETRY_AFTER_MAX_US	(INT64CONST(1000) * 365 * USECS_PER_DAY)
+
 static TimeoutId step_timeout;
 static volatile sig_atomic_t timeout_fired = 0;
 static int64 running_task = 0;
+static bool moved_constraints = false;
 
 /*
  * The step's time is up.  Runs in a signal handler.
@@ -83,6 +87,17 @@ int64
 handler_running_task(void)
 {
 	return running_task;
+}
+
+/*
+ * SET CONSTRAINTS is being run.  It holds until the end of the transaction, and
+ * nothing but that undoes it.
+ */
+void
+handler_note_constraints(void)
+{
+	if (running_task != 0)
+		moved_constraints = true;
 }
 
 static void
@@ -212,15 +227,26 @@ call_function(Handler *handler, Datum argument, bool *isnull)
  * statements, temporary tables.
  */
 static void
-clean_up_behind(bool used_temp_before)
+clean_up_behind(void)
 {
 	PortalHashTableDeleteAll();
 	DropAllPreparedStatements();
-	if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) && !used_temp_before)
+	if (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE)
 	{
 		ResetTempTableNamespace();
 		MyXactFlags &= ~XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
 	}
+}
+
+/*
+ * The same behind a handler that failed: the rollback has taken away all but
+ * prepared statements, and the mark that there are temporary tables.
+ */
+static void
+clean_up_behind_failure(void)
+{
+	DropAllPreparedStatements();
+	MyXactFlags &= ~XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
 }
 
 /*
@@ -244,9 +270,9 @@ time_allowed(TaskRun *task, PlanStep *step)
 {
 	int64		left;
 
-	if (task->plan->timeout == 0)
+	if (task->deadline == 0)
 		return step->timeout;
-	left = Max(task->started_at + task->plan->timeout - tasker_now(), 1);
+	left = Max(task->deadline - tasker_now(), 1);
 	return step->timeout > 0 ? Min(step->timeout, left) : left;
 }
 
@@ -276,10 +302,28 @@ stop_timeout(int64 allowed)
 }
 
 /*
+ * The delay that tasker.retryable_error() asked for, in microseconds; -1: none.
+ * It comes in a field of the error that anybody may fill with anything.
+ */
+static int64
+retry_after(const char *field)
+{
+	char	   *end;
+	int64		us;
+
+	if (field == NULL || *field == '\0')
+		return -1;
+	us = strtoi64(field, &end, 10);
+	if (*end != '\0' || us < 0)
+		return -1;
+	return Min(us, RETRY_AFTER_MAX_US);
+}
+
+/*
  * The error of a handler, as its outcome.
  */
 static void
-take_error(PlanStep *step, int64 allowed, HandlerOutcome *outcome)
+take_error(TaskRun *task, PlanStep *step, int64 allowed, HandlerOutcome *outcome)
 {
 	ErrorData  *error = CopyErrorData();
 
@@ -289,14 +333,16 @@ take_error(PlanStep *step, int64 allowed, HandlerOutcome *outcome)
 	if (timeout_fired > 0 && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		outcome->timed_out = true;
-		error->message = psprintf("step timed out after %g s", (double) allowed / USECS_PER_SEC);
+		error->message = allowed == step->timeout ?
+			psprintf("step timed out after %g s", (double) allowed / USECS_PER_SEC) :
+			psprintf("task timed out after %g s", (double) task->plan->timeout / USECS_PER_SEC);
 		error->detail = psprintf(allowed == step->timeout ?
 								 "The timeout of step \"%s\" in its definition is up." :
 								 "The timeout of the task of step \"%s\" is up.", step->name);
 		error->hint = pstrdup("Raise the timeout, or make the handler do less at a time.");
 	}
 	if (error->sqlerrcode == ERRCODE_TASKER_RETRYABLE)
-		outcome->retry_after = error->datatype_name;
+		outcome->retry_after = retry_after(error->datatype_name);
 }
 
 void
@@ -309,11 +355,12 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	MemoryContext scratch;
 	Oid			caller_role;
 	int			caller_security;
-	bool		used_temp = (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0;
 	int64		allowed = time_allowed(task, step);
 	TimestampTz began = GetCurrentTimestamp();
 
 	memset(outcome, 0, sizeof(HandlerOutcome));
+	outcome->retry_after = -1;
+	moved_constraints = false;
 	GetUserIdAndSecContext(&caller_role, &caller_security);
 	scratch = AllocSetContextCreate(batch->context, "tasker handler", ALLOCSET_DEFAULT_SIZES);
 	running_task = task->task_id;
@@ -341,15 +388,16 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 		result = call_function(handler, argument, &isnull);
 		if (!in_place)
 			AfterTriggerFireDeferred();
-		SetUserIdAndSecContext(caller_role, caller_security);
-		if (!in_place)
-			clean_up_behind(used_temp);
-		stop_timeout(allowed);
 
+		/* It may lie in a temporary table, so it is copied before that goes. */
 		MemoryContextSwitchTo(batch->context);
 		if (!isnull)
 			outcome->results = (Jsonb *) PG_DETOAST_DATUM_COPY(result);
 		MemoryContextSwitchTo(scratch);
+		SetUserIdAndSecContext(caller_role, caller_security);
+		if (!in_place)
+			clean_up_behind();
+		stop_timeout(allowed);
 		PopActiveSnapshot();
 		AtEOXact_GUC(false, settings);
 		outcome->wrote = TransactionIdIsValid(GetCurrentTransactionIdIfAny());
@@ -360,8 +408,11 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	{
 		MemoryContextSwitchTo(batch->context);
 		stop_timeout(allowed);
-		take_error(step, allowed, outcome);
+		take_error(task, step, allowed, outcome);
+		outcome->results = NULL;
 		RollbackAndReleaseCurrentSubTransaction();
+		if (!in_place)
+			clean_up_behind_failure();
 	}
 	PG_END_TRY();
 
@@ -370,5 +421,6 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	MemoryContextDelete(scratch);
 	flight_note_idle();
 	running_task = 0;
+	outcome->ends_batch = outcome->ok && moved_constraints;
 	outcome->us = Max(GetCurrentTimestamp() - began, 1);
 }

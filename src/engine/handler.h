@@ -16,10 +16,11 @@ typedef struct HandlerOutcome
 	bool		ok;
 	bool		wrote;			/* its subtransaction took a transaction id */
 	bool		timed_out;
+	bool		ends_batch;		/* what it did holds until the end of the transaction */
 	uint64		us;				/* run time */
 	Jsonb	   *results;		/* in the batch's context */
 	ErrorData  *error;			/* where not ok; in the batch's context */
-	char	   *retry_after;	/* delay that retryable_error() asked for, in µs, or NULL */
+	int64		retry_after;	/* µs that retryable_error() asked for; -1: none */
 } HandlerOutcome;
 
 extern void handler_init(void);	/* before the first run; again does nothing */
@@ -36,5 +37,8 @@ extern Datum handler_step_context(TaskRun *task, int step_no);
 
 /* Whether this process is inside a handler, and of which task. */
 extern int64 handler_running_task(void);
+
+/* SET CONSTRAINTS is being run in this process. */
+extern void handler_note_constraints(void);
 
 #endif							/* TASKER_HANDLER_H */

@@ -131,4 +131,4 @@ AS $$
     FROM judgement AS j;
 $$;
 COMMENT ON FUNCTION tasker.health_check() IS
-'How the engine of this database is, as jsonb: healthy; status: healthy, degraded, or stopped where no step is run; registry_size: number of registered handlers; thread_safe: always true; engine: state and, where it is stopped, why; executors: pid, whether idle, task_id and step_id at work, since when; notifier; launcher; problems: what is wrong, in sentences that say what to do. Raises nothing. Source: design, contract; reference 2.6.';
+'Returns how the engine of this database is, as jsonb: healthy; status: healthy, degraded, or stopped where no step is run; registry_size: number of registered handlers; thread_safe: always true; engine: state and, where it is stopped, why; executors: pid, whether idle, task_id and step_id at work, since when; notifier; launcher; problems: what is wrong, in sentences that say what to do. Raises nothing. Source: design, contract; reference 2.6.';

@@ -627,13 +627,16 @@ tasker_notifier_main(Datum arg)
 		for (;;)
 		{
 			TimestampTz next = TimestampTzPlusMilliseconds(round_at, ROUND_MS);
+			TimestampTz now;
 
 			worker_check();
-			if (wake != PG_INT64_MAX && tasker_now() >= wake)
+			now = tasker_now();
+			if (wake != PG_INT64_MAX && now >= wake)
 				break;
 			if (wake == PG_INT64_MAX && is_called(looks, activate_restored))
 			{
-				if (tasker_now() >= next)
+				/* Before the last round: the clock was set back. */
+				if (now >= next || now < round_at)
 					break;
 				worker_sleep(next, "more to announce");
 			}

@@ -66,7 +66,7 @@ static Statement read_plan = {
 static Statement read_steps = {
 	.sql = "SELECT s.step_no, s.name, s.parents, s.children, s.retryable, s.retry_limit, "
 	"extract(epoch FROM s.base_delay)::float8, extract(epoch FROM s.max_delay)::float8, "
-	"s.jitter::float8, s.timeout, s.skippable, s.handler_config, s.handler_class, "
+	"s.jitter::float8, s.timeout, s.handler_config, s.handler_class, "
 	"s.handler_type = 'api', "
 	"h.handler_id, h.kind, h.function, h.run_as, h.search_path, h.transaction = 'own' "
 	"FROM tasker.plan AS p "
@@ -123,6 +123,8 @@ cache_create(void)
 		CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 		CacheRegisterSyscacheCallback(PROCOID, catalogue_changed, (Datum) 0);
 		CacheRegisterSyscacheCallback(AUTHOID, catalogue_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, catalogue_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, catalogue_changed, (Datum) 0);
 		registered = true;
 	}
 	handler_table = get_relname_relid("handler", get_namespace_oid("tasker", false));
@@ -169,21 +171,21 @@ interval_us(Interval *interval)
 }
 
 /*
- * The handler in columns 13 to 20 of a row of read_steps.
+ * The handler in columns 12 to 19 of a row of read_steps.
  */
 static Handler *
 handler_from_row(uint64 row)
 {
 	bool		isnull;
-	bool		is_api = DatumGetBool(row_value(row, 14, &isnull)) && !isnull;
-	int32		id = DatumGetInt32(row_value(row, 15, &isnull));
+	bool		is_api = DatumGetBool(row_value(row, 13, &isnull)) && !isnull;
+	int32		id = DatumGetInt32(row_value(row, 14, &isnull));
 	Handler    *handler;
 	HandlerEntry *entry = NULL;
 	char	   *kind;
 
 	if (isnull)
 		id = 0;
-	kind = row_text(row, 16, CurrentMemoryContext);
+	kind = row_text(row, 15, CurrentMemoryContext);
 
 	/* An api step goes to the agent, whatever is registered for its answer. */
 	if (id != 0 && !is_api)
@@ -197,7 +199,7 @@ handler_from_row(uint64 row)
 	}
 
 	handler = MemoryContextAllocZero(cache_context, sizeof(Handler));
-	handler->class_name = row_text(row, 13, cache_context);
+	handler->class_name = row_text(row, 12, cache_context);
 	if (is_api)
 		handler->kind = HANDLER_API;
 	else if (id == 0)
@@ -206,10 +208,10 @@ handler_from_row(uint64 row)
 	{
 		handler->handler_id = id;
 		handler->kind = strcmp(kind, "sql") == 0 ? HANDLER_SQL : HANDLER_EXTERNAL;
-		handler->function_name = row_text(row, 17, cache_context);
-		handler->role_name = row_text(row, 18, cache_context);
-		handler->search_path = row_text(row, 19, cache_context);
-		handler->own_transaction = DatumGetBool(row_value(row, 20, &isnull)) && !isnull;
+		handler->function_name = row_text(row, 16, cache_context);
+		handler->role_name = row_text(row, 17, cache_context);
+		handler->search_path = row_text(row, 18, cache_context);
+		handler->own_transaction = DatumGetBool(row_value(row, 19, &isnull)) && !isnull;
 		handler->timing = tasker_handler_timing(id);
 		entry->handler = handler;
 	}
@@ -248,8 +250,7 @@ step_from_row(PlanStep *step, uint64 row)
 	step->jitter = DatumGetFloat8(row_value(row, 9, &isnull));
 	value = row_value(row, 10, &isnull);
 	step->timeout = isnull ? 0 : Max(interval_us(DatumGetIntervalP(value)), 1);
-	step->skippable = DatumGetBool(row_value(row, 11, &isnull));
-	value = row_value(row, 12, &isnull);
+	value = row_value(row, 11, &isnull);
 	if (!isnull)
 	{
 		MemoryContext before = MemoryContextSwitchTo(cache_context);

@@ -49,7 +49,6 @@ typedef struct PlanStep
 	int16		child_count;
 	int16		retry_limit;
 	bool		retryable;
-	bool		skippable;
 	int16	   *parents;
 	int16	   *children;
 	char	   *name;
@@ -73,7 +72,6 @@ typedef struct TaskPlan
 	int64		timeout;		/* µs; 0: none */
 	int			step_count;
 	PlanStep   *steps;			/* steps[0] is step number 1 */
-	MemoryContext context;
 } TaskPlan;
 
 #define plan_step(plan, step_no) (&(plan)->steps[(step_no) - 1])

@@ -19,14 +19,21 @@
 #include "engine/plan.h"
 #include "engine/processes.h"
 #include "engine/run.h"
+#include "engine/suspect.h"
 #include "engine/worker.h"
 #include "tasker.h"
 
 /* Beyond 64 a transaction's subtransactions overflow the cache of them. */
 #define MAX_WRITING_STEPS	60
 
-/* A hundred years: beyond it a delay is a mistake. */
-#define MAX_RETRY_AFTER		(INT64CONST(100) * 366 * USECS_PER_DAY)
+/*
+ * How long a step that could not have its lock waits until it is run alone: what
+ * is ready beside it goes first, for alone it may wait for that lock for long.
+ */
+#define SUSPECT_DELAY_US	(500 * INT64CONST(1000))
+
+/* So much later, for each crash, is a step run again. */
+#define CRASH_DELAY_US		USECS_PER_SEC
 
 int64		run_last_task = 0;
 int16		run_last_step = 0;
@@ -103,25 +110,6 @@ is_suspect(int sqlerrcode)
 		sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
-/*
- * Time at which a retry was asked for; 0: not, so the back-off decides.  The
- * text is retryable_error()'s, or anybody's who raises TK002 himself.
- */
-static TimestampTz
-asked_retry_at(HandlerOutcome *outcome, TimestampTz at)
-{
-	char	   *end;
-	int64		delay;
-
-	if (outcome->retry_after == NULL || outcome->retry_after[0] == '\0')
-		return 0;
-	errno = 0;
-	delay = strtoi64(outcome->retry_after, &end, 10);
-	if (errno != 0 || *end != '\0' || delay < 0 || delay > MAX_RETRY_AFTER)
-		return 0;
-	return at + Max(delay, 1);
-}
-
 void
 run_fail_step(Batch *batch, TaskRun *task, int step_no, ErrorData *error, bool retryable,
 			  TimestampTz retry_at, TimestampTz at)
@@ -148,7 +136,8 @@ put_suspect_back(Run *run, TaskRun *task, int step_no, StepRun *before, int move
 	graph_count(task);
 	run->batch->move_count = moves_before;
 	step->tries++;
-	graph_queue_step(run->batch, task, step_no, LANE_ALONE, at);
+	graph_queue_step(run->batch, task, step_no, LANE_ALONE,
+					 at + SUSPECT_DELAY_US);
 	run->closed = true;
 }
 
@@ -185,6 +174,7 @@ run_step(Run *run, TaskRun *task, int step_no)
 		my_slot->task_id = 0;
 	at = tasker_now();
 
+	run->closed |= outcome.ends_batch;
 	if (outcome.ok)
 	{
 		handler_timed(handler, outcome.us);
@@ -202,7 +192,7 @@ run_step(Run *run, TaskRun *task, int step_no)
 		run_fail_step(batch, task, step_no, outcome.error,
 				  outcome.error->sqlerrcode != ERRCODE_TASKER_PERMANENT &&
 				  handler->problem == NULL,
-				  asked_retry_at(&outcome, at), at);
+				  outcome.retry_after >= 0 ? at + outcome.retry_after : 0, at);
 	}
 }
 
@@ -261,6 +251,96 @@ fail_missing(Run *run, TaskRun *task, int step_no, TimestampTz at)
 }
 
 /*
+ * Fails the step that the transaction is there to fail.
+ */
+static void
+fail_doomed(Run *run, TaskRun *task, int step_no)
+{
+	TimestampTz now = tasker_now();
+
+	graph_step_started(run->batch, task, step_no, now);
+	run_fail_step(run->batch, task, step_no, run->doom->error, true, 0, now);
+	run->doom->done = true;
+}
+
+/*
+ * step_no 0: any step of the task.
+ */
+static bool
+is_doomed(Run *run, TaskRun *task, int step_no)
+{
+	return run->doom != NULL && run->doom->task_id == task->task_id &&
+		(step_no == 0 || run->doom->step_no == step_no);
+}
+
+static void
+fail_overran(Run *run, TaskRun *task, int step_no)
+{
+	ErrorData	error = {0};
+	TimestampTz now = tasker_now();
+
+	error.sqlerrcode = ERRCODE_QUERY_CANCELED;
+	error.message = pstrdup("step outlived its timeout");
+	error.detail = pstrdup("Its handler went on when it was cancelled, so its executor was ended.");
+	error.hint = pstrdup("Let the handler pass on query_canceled.");
+	graph_step_started(run->batch, task, step_no, now);
+	run_fail_step(run->batch, task, step_no, &error, true, 0, now);
+}
+
+static void
+fail_crashing(Run *run, TaskRun *task, int step_no, int crashes)
+{
+	ErrorData	error = {0};
+
+	error.sqlerrcode = ERRCODE_CRASH_SHUTDOWN;
+	error.message = psprintf("the server crashed %d times while this step ran", crashes);
+	error.detail = pstrdup("Each time its executor died in the middle of its handler.");
+	error.hint = pstrdup("See the server log for the cause; retry the step when it is gone.");
+	run_fail_step(run->batch, task, step_no, &error, false, 0, tasker_now());
+}
+
+/*
+ * A step of which an executor died before.  It is run alone, so that it takes
+ * nobody's work with it, and later the more often it happened, so that others
+ * come first; or not at all any more.
+ */
+static void
+run_suspect(Run *run, TaskRun *task, int step_no)
+{
+	TimestampTz now = tasker_now();
+	TimestampTz last_at = 0;
+	int			crashes = 0;
+	bool		overran = false;
+	bool		ended = true;
+
+	if (suspects_look_up(task->task_id, step_no, &crashes, &last_at, &overran))
+		last_at += crashes * CRASH_DELAY_US;
+	if (overran)
+		fail_overran(run, task, step_no);
+	else if (crashes >= tasker_max_crashes)
+		fail_crashing(run, task, step_no, crashes);
+	else if (run->alone && !run->closed && run->ran == 0 && last_at <= now)
+	{
+		int			attempts = task->steps[step_no - 1].attempts;
+
+		run_step(run, task, step_no);
+		/* One that was put back for a lock is still to be run. */
+		ended = task->steps[step_no - 1].attempts != attempts;
+	}
+	else
+	{
+		graph_queue_step(run->batch, task, step_no, LANE_ALONE, Max(last_at, now));
+		run->queued++;
+		ended = false;
+	}
+	if (ended)
+	{
+		suspects_clear(task->task_id, step_no);
+		run->cleared = true;
+	}
+}
+
+/*
  * As many steps as a limit allows are in progress: the token waits for one of
  * them to end.
  */
@@ -304,17 +384,37 @@ run_ready(Run *run)
 		if (task->state == TASK_PENDING)
 		{
 			/* Not begun, and no time left: it goes back as a whole. */
-			if (run->closed && task->at_start)
+			if (run->closed && task->at_start && !is_doomed(run, task, 0))
 			{
 				task->put_back = true;
 				continue;
 			}
 			graph_start(run->batch, task, tasker_now());
 		}
+		if (is_doomed(run, task, next.step_no))
+		{
+			fail_doomed(run, task, next.step_no);
+			continue;
+		}
 		if (state->state == STEP_PENDING && graph_bypasses(task, next.step_no))
 		{
 			graph_step_skipped(run->batch, task, next.step_no, tasker_now());
 			push_children(run, task, next.step_no);
+			continue;
+		}
+		now = tasker_now();
+		if (!run->in_place && graph_time_is_up(task, now))
+		{
+			/* Nothing starts any more; the deadline's own token ends the task. */
+			graph_queue_step(run->batch, task, next.step_no, handler_lane(step->handler), now);
+			run->queued++;
+			continue;
+		}
+		if (step->handler->kind == HANDLER_SQL && suspects_has(task->task_id, next.step_no))
+		{
+			run_suspect(run, task, next.step_no);
+			if (!run->closed)
+				run->closed = time_is_up(run);
 			continue;
 		}
 		if (step->handler->kind == HANDLER_SQL && may_run_here(run, task, step->handler))
@@ -338,22 +438,12 @@ run_ready(Run *run)
 		else
 		{
 			graph_queue_step(run->batch, task, next.step_no,
-							 state->tries > 0 ? LANE_ALONE : handler_lane(step->handler), now);
+							 state->tries > 0 && step->handler->kind == HANDLER_SQL ?
+							 LANE_ALONE : handler_lane(step->handler), now);
 			run->queued++;
 			run->slow = run->slow || !handler_is_fast(step->handler);
 		}
 	}
-}
-
-/*
- * Takes a step off the stack that is not to be run.
- */
-void
-run_forget(Run *run, TaskRun *task, int step_no)
-{
-	for (int i = 0; i < run->ready_count; i++)
-		if (run->ready[i].task == task && run->ready[i].step_no == step_no)
-			run->ready[i--] = run->ready[--run->ready_count];
 }
 
 /*

@@ -16,6 +16,15 @@ typedef struct ReadyStep
 	int16		step_no;
 } ReadyStep;
 
+/* A step that is to be failed when it is reached. */
+typedef struct Doom
+{
+	int64		task_id;
+	int16		step_no;
+	ErrorData  *error;
+	bool		done;
+} Doom;
+
 /* The batch at work. */
 typedef struct Run
 {
@@ -32,6 +41,8 @@ typedef struct Run
 	bool		closed;			/* starts no further step */
 	bool		in_place;		/* everything here and now, in the caller's transaction */
 	bool		slow;			/* met a handler that is slow or was never timed */
+	bool		cleared;		/* a suspect of a crash came to an end */
+	Doom	   *doom;			/* or NULL */
 	TimestampTz deadline;
 	int			parked_count;
 	int32		parked[16];		/* limits that steps were made to wait for */
@@ -44,7 +55,6 @@ extern int16 run_last_step;
 extern void run_find_ready(Run *run);
 extern void run_push_mine(Run *run);
 extern int	run_waiting_now(Run *run);
-extern void run_forget(Run *run, TaskRun *task, int step_no);
 extern void run_ready(Run *run);
 extern void run_fail_step(Batch *batch, TaskRun *task, int step_no, ErrorData *error,
 						  bool retryable, TimestampTz retry_at, TimestampTz at);

@@ -33,13 +33,15 @@ CREATE TABLE tasker.crash (
     step_no smallint NOT NULL,
     crashes integer NOT NULL,
     last_at timestamptz NOT NULL,
+    overran boolean NOT NULL DEFAULT false,
     PRIMARY KEY (task_id, step_no)
 );
-COMMENT ON TABLE tasker.crash IS 'Steps during which the server went down. A step that reaches tasker.max_crashes goes to error.';
+COMMENT ON TABLE tasker.crash IS 'Steps whose executor died in the middle of their handler. Such a step is run alone, some seconds later; its row goes when it has come to an end.';
 COMMENT ON COLUMN tasker.crash.task_id IS 'Task.';
 COMMENT ON COLUMN tasker.crash.step_no IS 'Step.';
-COMMENT ON COLUMN tasker.crash.crashes IS 'Number of runs that were started while the executors were on probation and did not come to an end.';
-COMMENT ON COLUMN tasker.crash.last_at IS 'When the latest of them started.';
+COMMENT ON COLUMN tasker.crash.crashes IS 'How often the server went down while it ran. At tasker.max_crashes the step goes to error.';
+COMMENT ON COLUMN tasker.crash.last_at IS 'When it was last found that its executor had died.';
+COMMENT ON COLUMN tasker.crash.overran IS 'It outlived its timeout, and its executor was ended for that: this attempt has failed.';
 
 SELECT pg_catalog.pg_extension_config_dump('tasker.origin', '');
 SELECT pg_catalog.pg_extension_config_dump('tasker.crash', '');
@@ -53,6 +55,13 @@ LANGUAGE C VOLATILE STRICT
 AS 'MODULE_PATHNAME', 'tasker_wake';
 COMMENT ON FUNCTION tasker._wake(integer) IS
 'Wakes up to that many idle executors when the transaction has committed. Private.';
+
+CREATE FUNCTION tasker._note_kept()
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_sql_note_kept';
+COMMENT ON FUNCTION tasker._note_kept() IS
+'Has the idle executors look again when the transaction has ended, by a rollback as well: until then they pass by tokens that it has locked. Private.';
 
 CREATE FUNCTION tasker._note_external_ready()
 RETURNS void

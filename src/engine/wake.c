@@ -19,7 +19,8 @@
  * two.  One that ends after it was woken wakes another (worker_leave).
  *
  * A note of a subtransaction that was rolled back stays: somebody looks in
- * vain.
+ * vain.  One note counts for an abort, too: that others were kept from tokens,
+ * by a lock that they do not wait for.
  */
 #include "postgres.h"
 
@@ -56,11 +57,20 @@ static struct
 	int			ended_count;
 } notes;
 
+/*
+ * Others may have passed by what this transaction kept to itself, and sleep.
+ * That it lets go is news even where it changes nothing.
+ */
+static bool kept = false;
+static bool kept_outside = false;
+static bool kept_over = false;	/* the transaction has ended */
+
 /* Outlives the transaction, so that a busy session allocates once. */
 static int64 *ended = NULL;
 static int	ended_space = 0;
 
 PG_FUNCTION_INFO_V1(tasker_wake);
+PG_FUNCTION_INFO_V1(tasker_sql_note_kept);
 PG_FUNCTION_INFO_V1(tasker_sql_note_external_ready);
 PG_FUNCTION_INFO_V1(tasker_sql_note_due);
 PG_FUNCTION_INFO_V1(tasker_sql_note_log);
@@ -261,6 +271,8 @@ notes_act(void)
 static void
 notes_at_xact_end(XactEvent event, void *arg)
 {
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		kept_over = true;
 	if (!notes.any)
 		return;
 	if (event == XACT_EVENT_COMMIT)
@@ -269,10 +281,28 @@ notes_at_xact_end(XactEvent event, void *arg)
 		notes_forget();
 }
 
+/* What was kept is free again, as far as it is not gone. */
+static void
+kept_let_go(bool is_commit)
+{
+	TaskerDatabase *database = database_find(MyDatabaseId);
+
+	if (database != NULL && kept)
+		wake_executors(database, TASKER_MAX_EXECUTORS);
+	if (database != NULL && !is_commit)
+		flag_notifier(database, &database->external_ready);
+	if (kept_over)
+		kept = kept_outside = kept_over = false;
+}
+
 /* Called for each resource owner; the first one after the commit will do. */
 static void
 notes_at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
 {
+	/* A subtransaction that is rolled back lets go at once. */
+	if ((kept || kept_outside) && phase == RESOURCE_RELEASE_AFTER_LOCKS &&
+		(!is_commit || (kept_over && is_top_level)))
+		kept_let_go(is_commit);
 	if (!notes.committed || phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top_level)
 		return;
 	notes_act();
@@ -303,6 +333,18 @@ tasker_note_ready(int tokens)
 {
 	if (tokens > 0 && notes_open())
 		notes.ready = Min(notes.ready + Min(tokens, TASKER_MAX_EXECUTORS), TASKER_MAX_EXECUTORS);
+}
+
+void
+tasker_note_kept(bool from_executors)
+{
+	if (!notes_open())
+		return;
+	if (from_executors)
+		kept = true;
+	else
+		kept_outside = true;
+	kept_over = false;
 }
 
 void
@@ -391,6 +433,14 @@ Datum
 tasker_wake(PG_FUNCTION_ARGS)
 {
 	tasker_note_ready(PG_GETARG_INT32(0));
+	PG_RETURN_VOID();
+}
+
+/* tasker._note_kept() */
+Datum
+tasker_sql_note_kept(PG_FUNCTION_ARGS)
+{
+	tasker_note_kept(true);
 	PG_RETURN_VOID();
 }
 

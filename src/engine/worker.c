@@ -158,12 +158,6 @@ worker_start(Datum arg, WorkerSlot *(*slot_of) (TaskerDatabase *db, int number))
 	worker_settings(server_commit);
 }
 
-Oid
-worker_extension(void)
-{
-	return my_extension;
-}
-
 /* Ends a worker that has nothing to work on: no failure, and no noise. */
 static void
 worker_extension_gone(void)
@@ -260,6 +254,12 @@ worker_commit(void)
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+}
+
+void
+worker_rollback(void)
+{
+	AbortCurrentTransaction();
 }
 
 void

@@ -34,6 +34,7 @@ extern void worker_start(Datum arg, WorkerSlot *(*slot_of) (TaskerDatabase *db, 
  */
 extern void worker_begin(void);
 extern void worker_commit(void);
+extern void worker_rollback(void);
 
 /*
  * Says that this executor is idle, before it looks for work for the last time:
@@ -45,9 +46,6 @@ extern void worker_busy(void);
 
 /* Sleeps until woken, or until then; says in pg_stat_activity for what. */
 extern void worker_sleep(TimestampTz until, const char *what);
-
-/* Oid of the extension; valid between worker_begin() and worker_commit(). */
-extern Oid worker_extension(void);
 
 /* Before each loop: handles SIGHUP and SIGTERM, CHECK_FOR_INTERRUPTS. */
 extern void worker_check(void);

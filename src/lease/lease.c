@@ -76,7 +76,21 @@ static Statement claim = {
 
 #define CLAIM_DUE			14		/* column of the claim */
 
-/* Leases that are over; they come in the order in which heartbeats lock them. */
+/*
+ * The token first, then the task, as everybody does who has both: it may be in
+ * the hands of a heartbeat, or of an executor that ends the lease.
+ */
+static Statement lock_leases = {
+	.sql = "SELECT FROM unnest($1) AS w (step_id) "
+	"JOIN tasker.queue AS q ON q.task_id = w.step_id >> 14 "
+	"AND q.step_no = (w.step_id & 16383)::smallint "
+	"ORDER BY q.task_id, q.step_no "
+	"FOR UPDATE OF q",
+	.arg_count = 1,
+	.arg_types = {INT8ARRAYOID},
+};
+
+/* Leases that are over. */
 static Statement delete_leases = {
 	.sql = "DELETE FROM tasker.queue AS q USING unnest($1, $2) AS w (task_id, step_no) "
 	"WHERE q.task_id = w.task_id AND q.step_no = w.step_no",
@@ -261,6 +275,11 @@ lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *work
 
 	if (!(graph_is_ready(task, step_no) || step->state == STEP_WAITING) || !graph_goes_on(task))
 		return;
+	if (graph_time_is_up(task, now))
+	{
+		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), now);
+		return;
+	}
 	graph_start(batch, task, now);
 	if (step->state == STEP_PENDING && graph_bypasses(task, step_no))
 	{
@@ -316,6 +335,7 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 	claimed = palloc(wanted * sizeof(Claimed));
 	SPI_connect();
 	plan_cache_refresh();
+	tasker_note_kept(false);
 	if (bind)
 		prepare_to_bind(wanted);
 	rows = statement_run(&claim, values, nulls);
@@ -328,6 +348,8 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 		claimed[row].due = DatumGetTimestampTz(row_value(row, CLAIM_DUE, &isnull));
 	}
 	load_claimed(batch, rows);
+	/* A lease in a task that a deadline ends at this moment would be nobody's. */
+	write_lock_tasks(batch);
 	load_begun(batch);
 	for (uint64 row = 0; row < rows; row++)
 	{
@@ -347,7 +369,6 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 typedef struct Report
 {
 	int64		step_id;
-	int			place;			/* among those that the worker sent */
 	Jsonb	   *results;		/* complete */
 	char	   *error[5];		/* failed: message, sqlstate, detail, hint, context */
 } Report;
@@ -404,16 +425,13 @@ end_step(Batch *batch, Reports *reports, Report *report, TaskRun *task, int step
 						  reports->retry_after >= 0 ? now + Max(reports->retry_after, 1) : 0, now);
 }
 
-/* By step, and what was said of it first comes first. */
 static int
-compare_reports(const void *a, const void *b)
+compare_int64(const void *a, const void *b)
 {
-	const Report *left = a;
-	const Report *right = b;
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
 
-	if (left->step_id != right->step_id)
-		return left->step_id < right->step_id ? -1 : 1;
-	return left->place - right->place;
+	return left < right ? -1 : left > right;
 }
 
 /*
@@ -425,15 +443,23 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 {
 	Batch	   *batch = batch_create(CurrentMemoryContext);
 	int64	   *tasks = palloc(Max(reports->count, 1) * sizeof(int64));
+	Datum	   *steps = palloc(Max(reports->count, 1) * sizeof(Datum));
+	Datum		lock;
 	ArrayBuildState *ids = NULL;
 	ArrayBuildState *numbers = NULL;
 	TimestampTz now;
 
 	SPI_connect();
 	plan_cache_refresh();
-	qsort(reports->report, reports->count, sizeof(Report), compare_reports);
 	for (int i = 0; i < reports->count; i++)
+	{
 		tasks[i] = reports->report[i].step_id >> TASKER_STEP_BITS;
+		steps[i] = Int64GetDatum(reports->report[i].step_id);
+	}
+	lock = PointerGetDatum(construct_array(steps, reports->count, INT8OID, 8, true,
+										   TYPALIGN_DOUBLE));
+	statement_run(&lock_leases, &lock, NULL);
+	qsort(tasks, reports->count, sizeof(int64), compare_int64);
 	load_locked(batch, tasks, reports->count);
 	now = tasker_now();
 
@@ -475,11 +501,10 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 }
 
 /*
- * Elements of an argument that is an array; NULLs come as such, and a NULL
- * array has none.
+ * Elements of an array argument; NULLs come as such, a NULL array has none.
  */
 static int
-elements(FunctionCallInfo fcinfo, int argument, Datum **values, bool **nulls)
+elements(FunctionCallInfo fcinfo, int arg, Datum **values, bool **nulls)
 {
 	ArrayType  *array;
 	int16		len;
@@ -487,9 +512,9 @@ elements(FunctionCallInfo fcinfo, int argument, Datum **values, bool **nulls)
 	char		align;
 	int			count;
 
-	if (PG_ARGISNULL(argument))
+	if (PG_ARGISNULL(arg))
 		return 0;
-	array = PG_GETARG_ARRAYTYPE_P(argument);
+	array = PG_GETARG_ARRAYTYPE_P(arg);
 	get_typlenbyvalalign(ARR_ELEMTYPE(array), &len, &byval, &align);
 	deconstruct_array(array, ARR_ELEMTYPE(array), len, byval, align, values, nulls, &count);
 	return count;
@@ -532,7 +557,6 @@ tasker_end_steps(PG_FUNCTION_ARGS)
 	for (int i = 0; i < reports.count; i++)
 	{
 		reports.report[i].step_id = id_nulls[i] ? 0 : DatumGetInt64(ids[i]);
-		reports.report[i].place = i;
 		for (int j = 0; j < width; j++)
 		{
 			if (nulls[i * width + j])

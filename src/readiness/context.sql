@@ -97,7 +97,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tasker.task_execution_contexts(bigint[]) IS
-'How the tasks task_ids stand, one row each in the order of task_id; ids that are no task''s are left out. Columns: task_id; named_task_id: id of its template; status: state of the task; total_steps; pending_steps; in_progress_steps; completed_steps: complete, resolved_manually or skipped; failed_steps: waiting_for_retry or error; ready_steps: that may be started now; execution_status and recommended_action, the first that holds: has_ready_steps / execute_ready_steps, processing / wait_for_completion, blocked_by_failures / handle_failures (a step is in error), all_complete / finalize_task (no step is left that is not completed or cancelled), waiting_for_dependencies / wait_for_dependencies; completion_percentage: completed_steps of total_steps, two decimals; health_status: healthy (nothing failed), recovering (what failed is being retried, or something else is ready), blocked (a step is in error and nothing is ready). Raises nothing. Source: design, Reading; reference 3.2.';
+'Returns how the tasks task_ids stand, one row each in the order of task_id; ids that are no task''s are left out. Columns: task_id; named_task_id: id of its template; status: state of the task; total_steps; pending_steps; in_progress_steps; completed_steps: complete, resolved_manually or skipped; failed_steps: waiting_for_retry or error; ready_steps: that may be started now; execution_status and recommended_action, the first that holds: has_ready_steps / execute_ready_steps, processing / wait_for_completion, blocked_by_failures / handle_failures (a step is in error), all_complete / finalize_task (no step is left that is not completed or cancelled), waiting_for_dependencies / wait_for_dependencies; completion_percentage: completed_steps of total_steps, two decimals; health_status: healthy (nothing failed), recovering (what failed is being retried, or something else is ready), blocked (a step is in error and nothing is ready). Raises nothing. Source: design, Reading; reference 3.2.';
 
 -- In SQL, for PL/pgSQL takes no argument of the name of a column that it returns.
 CREATE FUNCTION tasker.task_execution_context(task_id bigint)
@@ -122,7 +122,7 @@ SELECT c.*
 FROM tasker.task_execution_contexts(ARRAY[$1]) AS c;
 $$;
 COMMENT ON FUNCTION tasker.task_execution_context(bigint) IS
-'How task task_id stands; no row for an unknown task. Columns as in tasker.task_execution_contexts(). Raises nothing. Source: design, Reading; reference 3.2.';
+'Returns how task task_id stands; no row for an unknown task. Columns as in tasker.task_execution_contexts(). Raises nothing. Source: design, Reading; reference 3.2.';
 
 CREATE FUNCTION tasker.dependency_levels(task_id bigint)
 RETURNS TABLE (
@@ -139,4 +139,4 @@ WHERE t.task_id = $1
 ORDER BY s.level, s.step_no;
 $$;
 COMMENT ON FUNCTION tasker.dependency_levels(bigint) IS
-'Steps of task task_id by level: the length of the longest path to the step from one without dependencies, which is on level 0. In the order of dependency_level and step_id; no row for an unknown task. Raises nothing. Source: design, Reading; reference 3.3.';
+'Returns the steps of task task_id by level: the length of the longest path to the step from one without dependencies, which is on level 0. In the order of dependency_level and step_id; no row for an unknown task. Raises nothing. Source: design, Reading; reference 3.3.';

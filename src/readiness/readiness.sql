@@ -137,7 +137,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tasker.step_readiness_batch(bigint[]) IS
-'What is ready and what each step waits for, of every step of the tasks task_ids, in the order of step_id; ids that are no task''s are left out. Columns: step_id, task_id; named_step_id: number of the step in its definition; name; current_state; dependencies_satisfied: every parent is complete, resolved_manually or skipped; retry_eligible: the engine may still make an attempt by itself (attempts are left and the step is not in error, which is final); ready_for_execution: an executor or a worker may start it now; last_failure_at: of a step in waiting_for_retry or error; next_retry_at: when one in waiting_for_retry is due; total_parents; completed_parents; attempts: started and counted; retry_limit: attempts in all; backoff_request_seconds: whole seconds between the failure and next_retry_at; last_attempted_at: start of the latest attempt. A step that the task bypasses is never ready: the engine skips it when it gets there. Raises nothing. Source: design, Reading; reference 3.1.';
+'Returns what is ready and what each step waits for, of every step of the tasks task_ids, in the order of step_id; ids that are no task''s are left out. Columns: step_id, task_id; named_step_id: number of the step in its definition; name; current_state; dependencies_satisfied: every parent is complete, resolved_manually or skipped; retry_eligible: the engine may still make an attempt by itself (attempts are left and the step is not in error, which is final); ready_for_execution: an executor or a worker may start it now; last_failure_at: of a step in waiting_for_retry or error; next_retry_at: when one in waiting_for_retry is due; total_parents; completed_parents; attempts: started and counted; retry_limit: attempts in all; backoff_request_seconds: whole seconds between the failure and next_retry_at; last_attempted_at: start of the latest attempt. A step that the task bypasses is never ready: the engine skips it when it gets there. Raises nothing. Source: design, Reading; reference 3.1.';
 
 -- In SQL, for PL/pgSQL takes no argument of the name of a column that it returns.
 CREATE FUNCTION tasker.step_readiness(task_id bigint, step_ids bigint[] DEFAULT NULL)
@@ -168,4 +168,4 @@ WHERE step_ids IS NULL
 ORDER BY r.step_id;
 $$;
 COMMENT ON FUNCTION tasker.step_readiness(bigint, bigint[]) IS
-'What is ready and what each step waits for, of the steps of task task_id, or of those among step_ids alone; no row for an unknown task. Columns and order as in tasker.step_readiness_batch(). Raises nothing. Source: design, Reading; reference 3.1.';
+'Returns what is ready and what each step waits for, of the steps of task task_id, or of those among step_ids alone; no row for an unknown task. Columns and order as in tasker.step_readiness_batch(). Raises nothing. Source: design, Reading; reference 3.1.';

@@ -362,7 +362,7 @@ RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.register_handler(text, regproc, text, text, boolean, text) IS
-'Registers a function f(tasker.step_context) RETURNS jsonb as the handler that definitions call by this name. It runs as the current role with the current search_path. namespace: whose tasks it serves; default serves all. version: task version it serves, NULL for every one. replace: take the place of one that is registered; its registrar must be a role that the current one is a member of. transaction: shared (in a batch with others) or own (each run a transaction of its own, for long ones). Warns where it will run as a superuser. Raises TK005 (name or version), 22004 (a NULL), 22023 (transaction), 42883 (no such function), 42P13 (its signature), 42501 (it may not be executed), TK008 (name taken), TK009 (another role''s). Source: design, contract; reference 6.1.';
+'Registers a function f(tasker.step_context) RETURNS jsonb as the handler that definitions call by this name. It runs as the current role with the current search_path. Returns nothing. namespace: whose tasks it serves; default serves all. version: task version it serves, NULL for every one. replace: take the place of one that is registered; its registrar must be a role that the current one is a member of. transaction: shared (in a batch with others) or own (each run a transaction of its own, for long ones). Warns where it will run as a superuser. Raises TK005 (name or version), 22004 (a NULL), 22023 (transaction), 42883 (no such function), 42P13 (its signature), 42501 (it may not be executed), TK008 (name taken), TK009 (another role''s). Source: design, contract; reference 6.1.';
 
 CREATE FUNCTION tasker._register_external_handler(
     name text,
@@ -400,7 +400,7 @@ RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.register_external_handler(text, text, text, boolean) IS
-'Registers a name whose steps wait for workers outside, who take them with tasker.claim_steps(). namespace: whose tasks it serves; default serves all. version: task version it serves, NULL for every one. replace: take the place of one that is registered; its registrar must be a role that the current one is a member of. Raises TK005 (name or version), 22004 (a NULL), TK008 (name taken), TK009 (another role''s). Source: design, contract.';
+'Registers a name whose steps wait for workers outside, who take them with tasker.claim_steps(). Returns nothing. name: what definitions call handler_class. namespace: whose tasks it serves; default serves all. version: task version it serves, NULL for every one. replace: take the place of one that is registered; its registrar must be a role that the current one is a member of. Raises TK005 (name or version), 22004 (a NULL), TK008 (name taken), TK009 (another role''s). Source: design, contract.';
 
 CREATE FUNCTION tasker._unregister_handler(name text, namespace text, version text, caller text)
 RETURNS void
@@ -459,7 +459,7 @@ RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.unregister_handler(text, text, text) IS
-'Removes a handler. Steps that need it fail from then on, until a handler of that name is registered again. version: that of the registration, NULL for the one that serves every version. Raises TK007 (not registered), TK009 (another role''s). Source: design, contract; reference 6.';
+'Removes the handler of that name and namespace. Steps that need it fail from then on, until a handler of that name is registered again. Returns nothing. version: that of the registration, NULL for the one that serves every version. Raises TK007 (not registered), TK009 (another role''s). Source: design, contract; reference 6.';
 
 CREATE VIEW tasker.handlers AS
 SELECT h.namespace, h.name, h.version, h.kind, h.function, h.run_as, h.transaction, h.registered_at
@@ -496,4 +496,4 @@ AS $$
             FROM tasker.handler AS h));
 $$;
 COMMENT ON FUNCTION tasker.registry_stats() IS
-'What is registered: total_handlers, namespaces and versions (that handlers are registered for, sorted), handlers_by_namespace, thread_safe (always true: registering is transactional) and last_registration (UTC; null where nothing is registered). Raises nothing. Source: overview, registry statistics; reference 6.1.';
+'Returns what is registered: total_handlers, namespaces and versions (that handlers are registered for, sorted), handlers_by_namespace, thread_safe (always true: registering is transactional) and last_registration (UTC; null where nothing is registered). Raises nothing. Source: overview, registry statistics; reference 6.1.';

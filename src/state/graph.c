@@ -92,6 +92,15 @@ graph_is_ready(TaskRun *task, int step_no)
 	return step->state == STEP_PENDING && step->open_parents == 0;
 }
 
+/*
+ * Whether the task's deadline has passed, be it acted on already or not.
+ */
+bool
+graph_time_is_up(TaskRun *task, TimestampTz at)
+{
+	return task->deadline != 0 && at >= task->deadline;
+}
+
 int
 graph_retry_limit(TaskRun *task, int step_no)
 {
@@ -245,6 +254,8 @@ graph_start(Batch *batch, TaskRun *task, TimestampTz at)
 	/* The time that a task may take counts from its latest start. */
 	if (task->started_at == 0 || task->plan->timeout > 0)
 		task->started_at = at;
+	if (task->plan->timeout > 0)
+		task->deadline = at + task->plan->timeout;
 	move_task(batch, task, TASK_IN_PROGRESS, at, NULL);
 }
 
@@ -307,7 +318,7 @@ push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text)
 static void
 push_pair(JsonbParseState **state, const char *key, const char *text)
 {
-	if (text == NULL)
+	if (text == NULL || text[0] == '\0')
 		return;
 	push_string(state, WJB_KEY, key);
 	push_string(state, WJB_VALUE, text);
@@ -371,7 +382,7 @@ graph_error(Batch *batch, const char *message, const char *sqlstate, const char 
 /*
  * An attempt failed, or the step can't be run at all.  Where another attempt
  * is left its token goes back into the queue, due at retry_at, or after the
- * back-off where that is 0.
+ * back-off where that is 0.  None is when the task's time is up.
  */
 void
 graph_step_failed(Batch *batch, TaskRun *task, int step_no, Jsonb *error, const char *message,
@@ -383,7 +394,8 @@ graph_step_failed(Batch *batch, TaskRun *task, int step_no, Jsonb *error, const 
 
 	step->error = error;
 	step->results = NULL;
-	if (retryable && plan->retryable && step->attempts < graph_retry_limit(task, step_no))
+	if (retryable && plan->retryable && step->attempts < graph_retry_limit(task, step_no) &&
+		!graph_time_is_up(task, at))
 	{
 		if (retry_at == 0)
 			retry_at = graph_backoff(task, step_no, step->attempts, at);
@@ -586,8 +598,14 @@ graph_finish(Batch *batch, TaskRun *task, TimestampTz at)
 
 	/* Before its start, only an operator can have dealt with every step. */
 	graph_start(batch, task, at);
+	if (task->errors == 0)
+		task->error = NULL;
 	if (task->unsatisfied == 0)
+	{
+		/* Of a step that an operator has dealt with since. */
+		task->error = NULL;
 		move_task(batch, task, TASK_COMPLETE, at, NULL);
+	}
 	else if (task->errors > 0)
 	{
 		for (int i = 0; i < task->plan->step_count; i++)

@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "storage/lock.h"
 
+#include "shared_memory.h"
 #include "state/state.h"
 
 PG_FUNCTION_INFO_V1(tasker_hold);
@@ -58,6 +59,8 @@ hold_alone(int64 task_id)
 {
 	LOCKTAG		tag = hold_tag(task_id);
 
+	/* Already while this waits, others pass the task by. */
+	tasker_note_kept(true);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 

@@ -26,7 +26,7 @@ static Statement lock_and_read = {
 
 static Statement read_states = {
 	.sql = "SELECT s.task_id, s.step_no, s.state, s.attempts, s.retry_limit, s.inputs, "
-	"s.next_attempt_at, s.claimed_by, s.lease_until, s.started_at "
+	"s.next_attempt_at, s.started_at, s.claimed_by, s.lease_until "
 	"FROM unnest($1) AS w (task_id) "
 	"JOIN tasker.step AS s ON s.task_id = w.task_id",
 	.arg_count = 1,
@@ -41,14 +41,14 @@ static Statement read_results = {
 	.arg_types = {INT8ARRAYOID, INT2ARRAYOID},
 };
 
-static TimestampTz
-row_time(uint64 row, int column)
-{
-	bool		isnull;
-	Datum		value = row_value(row, column, &isnull);
-
-	return isnull ? 0 : DatumGetTimestampTz(value);
-}
+/* When the time of a task is up, which a retry gives it anew: its token says. */
+static Statement read_deadlines = {
+	.sql = "SELECT q.task_id, q.due "
+	"FROM unnest($1) AS w (task_id) "
+	"JOIN tasker.queue AS q ON q.task_id = w.task_id AND q.step_no = -1",
+	.arg_count = 1,
+	.arg_types = {INT8ARRAYOID},
+};
 
 /*
  * A row of a task, with the columns of LOAD_TASK_COLUMNS from the fourth on.
@@ -211,9 +211,42 @@ take_state(Batch *batch, TaskRun *task, uint64 row)
 		step->retry_limit = -1;
 	step->inputs = row_jsonb(row, 6, batch->context);
 	step->next_attempt_at = row_time(row, 7);
-	step->claimed_by = row_text(row, 8, batch->context);
-	step->lease_until = row_time(row, 9);
-	step->started_at = row_time(row, 10);
+	step->started_at = row_time(row, 8);
+	step->claimed_by = row_text(row, 9, batch->context);
+	step->lease_until = row_time(row, 10);
+}
+
+/*
+ * Reads the deadlines of those of the tasks that have one.
+ */
+static void
+load_deadlines(Batch *batch, List *tasks)
+{
+	ArrayBuildState *ids = NULL;
+	Datum		value;
+	uint64		rows;
+	ListCell   *cell;
+
+	foreach(cell, tasks)
+	{
+		TaskRun    *task = lfirst(cell);
+
+		if (task->plan->timeout > 0)
+			ids = accumArrayResult(ids, Int64GetDatum(task->task_id), false, INT8OID,
+								   CurrentMemoryContext);
+	}
+	if (ids == NULL)
+		return;
+	value = makeArrayResult(ids, CurrentMemoryContext);
+	rows = statement_run(&read_deadlines, &value, NULL);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		bool		isnull;
+
+		batch_find_task(batch, DatumGetInt64(row_value(row, 1, &isnull)))->deadline =
+			row_time(row, 2);
+	}
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /*
@@ -247,6 +280,7 @@ load_step_states(Batch *batch, List *tasks)
 		take_state(batch, task, row);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	load_deadlines(batch, tasks);
 	foreach(cell, tasks)
 		graph_count(lfirst(cell));
 }

@@ -106,6 +106,7 @@ typedef struct TaskRun
 	TimestampTz run_at;
 	TimestampTz started_at;
 	TimestampTz finished_at;
+	TimestampTz deadline;		/* 0: none, or it has not started since it was reopened */
 	Jsonb	   *context;
 	Jsonb	   *error;			/* of the step that failed first for good */
 	char	   *correlation_id;
@@ -154,6 +155,7 @@ extern void graph_start(Batch *batch, TaskRun *task, TimestampTz at);
 extern bool graph_is_ready(TaskRun *task, int step_no);
 extern bool graph_bypasses(TaskRun *task, int step_no);
 extern bool graph_goes_on(TaskRun *task);
+extern bool graph_time_is_up(TaskRun *task, TimestampTz at);
 extern int	graph_retry_limit(TaskRun *task, int step_no);
 extern void graph_step_started(Batch *batch, TaskRun *task, int step_no, TimestampTz at);
 extern void graph_step_skipped(Batch *batch, TaskRun *task, int step_no, TimestampTz at);
@@ -204,6 +206,7 @@ extern void hold_alone(int64 task_id);
 extern void hold_release(int64 task_id);
 
 /* write.c */
+extern void write_lock_tasks(Batch *batch);
 extern void write_batch(Batch *batch);
 
 /* log.c */

@@ -59,4 +59,4 @@ RETURNS timestamptz
 LANGUAGE C VOLATILE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'tasker_clock';
 COMMENT ON FUNCTION tasker.clock() IS
-'The engine''s time: the wall clock moved by the superuser setting tasker.clock_offset (seconds), so that a test of hours takes no time. Every due time comes from here. Raises nothing.';
+'Returns the engine''s time: the wall clock moved by the superuser setting tasker.clock_offset (seconds), so that a test of hours takes no time. Every due time comes from here. Raises nothing. Source: design, contract, "State machines".';

@@ -21,7 +21,7 @@
 #include "tasker.h"
 
 static Statement lock_tasks = {
-	.sql = "SELECT t.task_id, t.state, t.error "
+	.sql = "SELECT t.task_id, t.state, t.error, t.finished_at "
 	"FROM unnest($1) AS w (task_id) "
 	"JOIN tasker.task AS t ON t.task_id = w.task_id "
 	"ORDER BY t.task_id "
@@ -190,10 +190,25 @@ compare_ids(const ListCell *a, const ListCell *b)
 	return left < right ? -1 : left > right;
 }
 
+/*
+ * Whether what this batch did has made the step ready, so that it is this batch
+ * that has to see to it.  What was ready before is in somebody's hands.
+ */
 static bool
-is_bypassed(TaskRun *task, int step_no)
+became_ready(TaskRun *task, int step_no)
 {
-	return graph_is_ready(task, step_no) && graph_bypasses(task, step_no);
+	PlanStep   *step = plan_step(task->plan, step_no);
+
+	if (!graph_is_ready(task, step_no) || task->steps[step_no - 1].queued)
+		return false;
+	for (int i = 0; i < step->parent_count; i++)
+	{
+		StepRun    *parent = &task->steps[step->parents[i] - 1];
+
+		if (parent->changed && step_satisfies(parent->state))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -210,28 +225,15 @@ queue_what_became_ready(Batch *batch, TaskRun *task, TimestampTz now)
 	{
 		again = false;
 		for (int no = 1; no <= plan->step_count; no++)
-			if (is_bypassed(task, no) && !task->steps[no - 1].queued)
+			if (became_ready(task, no) && graph_bypasses(task, no))
 			{
 				graph_step_skipped(batch, task, no, now);
 				again = true;
 			}
 	}
 	for (int no = 1; no <= plan->step_count; no++)
-	{
-		PlanStep   *step = plan_step(plan, no);
-		bool		ours = false;
-
-		if (!graph_is_ready(task, no) || task->steps[no - 1].queued)
-			continue;
-		for (int i = 0; i < step->parent_count && !ours; i++)
-		{
-			StepRun    *parent = &task->steps[step->parents[i] - 1];
-
-			ours = parent->changed && step_satisfies(parent->state);
-		}
-		if (ours)
-			graph_queue_step(batch, task, no, handler_lane(step->handler), now);
-	}
+		if (became_ready(task, no))
+			graph_queue_step(batch, task, no, handler_lane(plan_step(plan, no)->handler), now);
 }
 
 /*
@@ -245,14 +247,17 @@ take_task_state(Batch *batch, TaskRun *task, int state)
 		return;
 	graph_forget_start(batch, task);
 	task->state = task->loaded_state = state;
-	task->changed = task->error != NULL;
+	/* Of one that somebody else has ended the row is theirs. */
+	task->changed = task->error != NULL && !task_has_ended(state);
 }
 
 /*
  * Locks the tasks that others may be at work on and takes in what they did.
+ * write_batch() does it; before that, who must not begin anything in a task that
+ * has ended meanwhile.
  */
-static void
-merge_shared(Batch *batch)
+void
+write_lock_tasks(Batch *batch)
 {
 	List	   *shared = NIL;
 	Datum	   *ids;
@@ -284,6 +289,7 @@ merge_shared(Batch *batch)
 		Jsonb	   *error;
 
 		take_task_state(batch, task, DatumGetInt16(row_value(row, 2, &isnull)));
+		task->finished_at = row_time(row, 4);
 		/* The error that came first stays the task's. */
 		error = row_jsonb(row, 3, batch->context);
 		if (error != NULL)
@@ -292,6 +298,8 @@ merge_shared(Batch *batch)
 	SPI_freetuptable(SPI_tuptable);
 
 	load_step_states(batch, shared);
+	foreach(cell, shared)
+		((TaskRun *) lfirst(cell))->locked = true;
 }
 
 /*
@@ -306,7 +314,8 @@ queue_ready(Batch *batch, TimestampTz now)
 	{
 		TaskRun    *task = lfirst(cell);
 
-		if (!task->shared)
+		/* One that starts from its beginning must have no rows of steps yet. */
+		if (!task->shared || task->put_back)
 			continue;
 		if (graph_goes_on(task))
 		{
@@ -382,7 +391,7 @@ add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
 	if (step_no < 0)
 	{
 		own.lane = LANE_NOT_DUE;
-		own.due = now + task->plan->timeout;
+		own.due = task->deadline;
 	}
 	due = step->due ? step->due : now;
 	later = due > now || step->lane == LANE_NOT_DUE;
@@ -417,7 +426,7 @@ write_batch(Batch *batch)
 {
 	MemoryContext before;
 	MemoryContext context;
-	TimestampTz now = tasker_now();
+	TimestampTz now;
 	Rows		new_steps;
 	Rows		full_steps;
 	Rows		old_steps;
@@ -429,7 +438,9 @@ write_batch(Batch *batch)
 	context = AllocSetContextCreate(batch->context, "tasker write", ALLOCSET_DEFAULT_SIZES);
 	before = MemoryContextSwitchTo(context);
 
-	merge_shared(batch);
+	write_lock_tasks(batch);
+	/* Under the locks: not before what others did to the tasks until now. */
+	now = tasker_now();
 	queue_ready(batch, now);
 
 	rows_init(&new_steps, 9);

@@ -26,12 +26,32 @@
 PG_FUNCTION_INFO_V1(tasker_operate_task);
 PG_FUNCTION_INFO_V1(tasker_operate_step);
 
+/*
+ * The tokens first, then the task, as everybody does who has both.  Those of
+ * leases may be in the hands of a worker outside, who does not hold the task.
+ */
+static Statement lock_tokens = {
+	.sql = "SELECT FROM tasker.queue AS q WHERE q.task_id = $1 "
+	"ORDER BY q.step_no FOR UPDATE",
+	.arg_count = 1,
+	.arg_types = {INT8OID},
+};
+
 /* Every token but the deadline and the leases of what is still in progress. */
 static Statement delete_waiting = {
 	.sql = "DELETE FROM tasker.queue "
 	"WHERE task_id = $1 AND step_no >= 0 AND step_no <> ALL ($2)",
 	.arg_count = 2,
 	.arg_types = {INT8OID, INT2ARRAYOID},
+};
+
+/* The oldest error of a task's steps but the one that is being dealt with. */
+static Statement first_error = {
+	.sql = "SELECT s.error FROM tasker.step AS s "
+	"WHERE s.task_id = $1 AND s.step_no <> $2 AND s.state = 4 "
+	"ORDER BY s.finished_at, s.step_no LIMIT 1",
+	.arg_count = 2,
+	.arg_types = {INT8OID, INT2OID},
 };
 
 /* The one operation at work. */
@@ -61,6 +81,8 @@ refuse_unknown(const char *what, int64 id)
 static void
 begin(Operation *op, int64 task_id, MemoryContext context)
 {
+	Datum		value;
+
 	if (hold_is_mine(task_id))
 		ereport(ERROR,
 				errcode(ERRCODE_TASKER_NOT_ALLOWED),
@@ -70,9 +92,12 @@ begin(Operation *op, int64 task_id, MemoryContext context)
 	hold_alone(task_id);
 	SPI_connect();
 	plan_cache_refresh();
+	value = Int64GetDatum(task_id);
+	statement_run(&lock_tokens, &value, NULL);
 	op->batch = batch_create(context);
-	op->now = tasker_now();
 	load_locked(op->batch, &task_id, 1);
+	/* Not before what a worker outside did until now. */
+	op->now = tasker_now();
 	op->task = batch_find_task(op->batch, task_id);
 }
 
@@ -128,13 +153,20 @@ requeue(Operation *op, bool touch)
 }
 
 /*
- * A task in error whose steps are dealt with goes on.
+ * A task in error whose steps are dealt with goes on.  Where another step is in
+ * error still, that one's is the task's error from now on.
  */
 static void
 reopen(Operation *op)
 {
-	if (op->task->state == TASK_ERROR)
-		graph_task_moved(op->batch, op->task, TASK_PENDING, op->reason, op->now);
+	TaskRun    *task = op->task;
+	Datum		values[2] = {Int64GetDatum(task->task_id), Int16GetDatum(op->step_no)};
+
+	if (task->state != TASK_ERROR)
+		return;
+	graph_task_moved(op->batch, task, TASK_PENDING, op->reason, op->now);
+	if (task->errors > 0 && statement_run(&first_error, values, NULL) > 0)
+		task->error = row_jsonb(0, 1, op->batch->context);
 }
 
 static void
@@ -154,11 +186,14 @@ static void
 resume_task(Operation *op)
 {
 	TaskRun    *task = op->task;
+	/* One that was paused between its reopening and its next start gets its time there. */
+	bool		started = task->started_at != 0 &&
+		(task->plan->timeout == 0 || task->deadline != 0);
 
 	if (task->state != TASK_PAUSED)
 		state_refuse(MACHINE_TASK, task->task_id, task->state,
-					 task->started_at ? TASK_IN_PROGRESS : TASK_PENDING);
-	graph_task_moved(op->batch, task, task->started_at ? TASK_IN_PROGRESS : TASK_PENDING,
+					 started ? TASK_IN_PROGRESS : TASK_PENDING);
+	graph_task_moved(op->batch, task, started ? TASK_IN_PROGRESS : TASK_PENDING,
 					 op->reason, op->now);
 }
 

@@ -91,10 +91,21 @@ BEGIN
                   HINT = 'The ids stand in tasker.tasks.';
     END IF;
     IF priority IS NOT NULL THEN
+        PERFORM tasker._note_kept();
+        -- What somebody has in hand waits no more; to wait for him, who waits
+        -- for the task's row, would be a deadlock.
+        WITH waiting AS (
+            SELECT q.step_no
+            FROM tasker.queue AS q
+            WHERE q.task_id = update_task.task_id
+              AND q.lane <> -1
+            FOR UPDATE SKIP LOCKED
+        )
         UPDATE tasker.queue AS q
         SET rank = -update_task.priority
+        FROM waiting AS w
         WHERE q.task_id = update_task.task_id
-          AND q.lane <> -1;
+          AND q.step_no = w.step_no;
     END IF;
     RETURN state;
 END;

@@ -76,8 +76,8 @@ look_at_task(int64 task_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_TASKER_NOT_FOUND),
 				 errmsg("task %lld does not exist", (long long) task_id),
-				 errdetail("No task that is visible here has the id %lld.", (long long) task_id),
-				 errhint("The view tasker.tasks lists them.")));
+				 errdetail("No task has that id, or the transaction that creates it has not committed."),
+				 errhint("tasker.tasks lists the tasks that are visible here.")));
 	state = DatumGetInt16(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	xmin = DatumGetTransactionId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 	SPI_freetuptable(SPI_tuptable);

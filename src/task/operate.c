@@ -174,6 +174,17 @@ retry_task(Operation *op)
 {
 	TaskRun    *task = op->task;
 
+	/* From some states a task gets to pending, too, but not by being retried. */
+	if (task->state != TASK_ERROR &&
+		state_move_allowed(MACHINE_TASK, task->state, TASK_PENDING))
+		ereport(ERROR,
+				errcode(ERRCODE_TASKER_ILLEGAL_MOVE),
+				errmsg("a task that is %s can't be retried", state_name(MACHINE_TASK, task->state)),
+				errdetail("Task " INT64_FORMAT " is %s.", task->task_id,
+						  state_name(MACHINE_TASK, task->state)),
+				task->state == TASK_PAUSED ?
+				errhint("Only a task in error can be. This one goes on by tasker.resume_task().") :
+				errhint("Only a task in error can be. A step of it that failed goes on by tasker.retry_step()."));
 	if (task->state != TASK_ERROR)
 		state_refuse(MACHINE_TASK, task->task_id, task->state, TASK_PENDING);
 	for (int no = 1; no <= task->plan->step_count; no++)

@@ -15,4 +15,4 @@ CREATE PROCEDURE tasker.wait(
 LANGUAGE C
 AS 'MODULE_PATHNAME', 'tasker_wait';
 COMMENT ON PROCEDURE tasker.wait(bigint, interval, text) IS
-'Waits like tasker.wait_for_task(), but holds neither a snapshot nor a lock meanwhile, so it does not stand in the way of vacuum: it commits the transaction of its caller first, and so may wait for a task that this has created. Arguments: task_id; timeout, 0 or less looks once, NULL waits as long as it takes; state, which comes back as the state that the task has then. Raises TK007 where there is no such task; TK009 in a transaction block, in a function, and in a handler. Source: design, contract.';
+'Waits like tasker.wait_for_task(), but holds neither a snapshot nor a lock meanwhile, so it does not stand in the way of vacuum: it commits the transaction of its caller first, and so may wait for a task that this has created. Arguments: task_id; timeout, 0 or less looks once, NULL waits as long as it takes; state, an output only. Returns state, that of the task at its end or when time is up. Raises TK007 where there is no such task; TK009 in a transaction block, in a function, and in a handler. Source: design, contract.';

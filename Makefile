@@ -25,6 +25,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	definition/yaml.sql \
 	definition/schema.sql \
 	registry/handlers.sql \
+	registry/dependencies.sql \
 	definition/validate.sql \
 	definition/register.sql \
 	task/create.sql \

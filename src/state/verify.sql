@@ -63,7 +63,7 @@ AS $$
     ),
     token AS MATERIALIZED (
         SELECT q.task_id, q.step_no, q.due, q.lane, q.rank, q.due_lane,
-               CASE q.lane WHEN -1 THEN q.due_lane ELSE q.lane END AS target,
+               CASE WHEN q.lane < 0 THEN q.due_lane ELSE q.lane END AS target,
                -- Somebody works on it: its transaction had not ended in our snapshot.
                (q.xmax::text::bigint - pg_snapshot_xmax(pg_current_snapshot())::text::bigint) & 4294967295 < 2147483648
                OR q.xmax::text::bigint IN (
@@ -445,7 +445,8 @@ AS $$
         WHERE NOT q.task_ended
           AND q.has_plan
           AND (q.lane = -1 AND q.rank <> 0
-               OR q.lane <> -1 AND q.due_lane IS NOT NULL
+               OR q.lane >= 0 AND q.due_lane IS NOT NULL
+               OR q.lane BETWEEN -1000 AND -2
                OR CASE
                       WHEN q.step_no = 0 THEN q.target IS DISTINCT FROM 0
                       WHEN q.step_no = -1 THEN q.lane <> -1 OR q.due_lane IS NOT NULL

@@ -28,6 +28,8 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	registry/dependencies.sql \
 	definition/validate.sql \
 	definition/register.sql \
+	task/annotations.sql \
+	task/identity.sql \
 	task/create.sql \
 	task/errors.sql \
 	task/wait.sql \

@@ -369,10 +369,9 @@ SELECT attempts, error - 'at' AS error FROM tasker.workflow_steps WHERE task_id 
 CREATE FUNCTION brief(step tasker.step_context) RETURNS jsonb LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
 SELECT tasker.register_handler('brief', 'brief', 're');
 SELECT template('brief', '{a: brief}');
--- (The server refuses to drop it while the handler says that it needs it.)
-UPDATE tasker.handler SET function = 'gone' WHERE name = 'brief';
+SET check_function_bodies = off;
 DROP FUNCTION brief(tasker.step_context);
-UPDATE tasker.handler SET function = 'regress_engine.brief' WHERE name = 'brief';
+RESET check_function_bodies;
 SELECT tasker.create_task('brief', '{}', 're') AS id \gset
 SELECT ends(:id);
 SELECT attempts, error - '{at,context}'::text[] AS error FROM tasker.workflow_steps WHERE task_id = :id;

@@ -91,6 +91,7 @@ shared_fill(TaskerShared *shared)
 		pg_atomic_init_u32(&database->external_ready, 0);
 		pg_atomic_init_u32(&database->unjudged, 0);
 		pg_atomic_init_u32(&database->suspicions, 0);
+		pg_atomic_init_u32(&database->limit_slots, 0);
 		pg_atomic_init_u32(&database->careful, 0);
 		pg_atomic_init_u32(&database->notifier.idle, 0);
 		pg_atomic_init_u64(&database->notifier.until, PG_INT64_MAX);

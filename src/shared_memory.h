@@ -49,6 +49,7 @@ typedef struct TaskerDatabase
 	pg_atomic_uint32 external_ready;	/* steps for workers outside became ready */
 	pg_atomic_uint32 unjudged;	/* executors that died of a step, at which nobody has looked yet */
 	pg_atomic_uint32 suspicions;	/* counts the changes to tasker.crash */
+	pg_atomic_uint32 limit_slots;	/* of any limit, slots that were ever in use */
 	pg_atomic_uint32 careful;	/* batches still to be of one step, after a crash that nobody is blamed for */
 	WorkerSlot	notifier;
 	WorkerSlot	executor[TASKER_MAX_EXECUTORS];

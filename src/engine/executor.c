@@ -47,6 +47,9 @@
 /* How long a task is put off that can't even be failed. */
 #define PUT_OFF_US			(10 * USECS_PER_SEC)
 
+/* While there is other work, so often is it looked what limits hold back. */
+#define SWEEP_MS			200
+
 static const char claim_sql[] =
 	"WITH c AS ("
 	"DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
@@ -132,6 +135,7 @@ static MemoryContext batch_context;
 static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
 static int	executor_number;
+static TimestampTz swept_at = 0;	/* when it was last looked what limits hold back */
 
 /* Of the transaction at work, should it fail. */
 static int	failed_claims;
@@ -215,22 +219,6 @@ was_careful(void)
 }
 
 /*
- * Whoever held the slot that a step was made to wait for may have let it go
- * before the token that waits was there to be seen.
- */
-static void
-look_at_limits(Run *run)
-{
-	for (int i = 0; i < run->parked_count; i++)
-	{
-		worker_begin();
-		if (limit_is_free(run->parked[i]))
-			limit_unpark(run->parked[i], 1);
-		worker_commit();
-	}
-}
-
-/*
  * A batch from the lane.  Returns the number of tokens claimed.
  */
 static int
@@ -295,7 +283,6 @@ run_batch(int lane)
 	worker_commit();
 	flight_note_idle();
 	LockReleaseSession(USER_LOCKMETHOD);
-	look_at_limits(&run);
 	if (run.cleared)
 		suspects_announce();
 	if (careful)
@@ -588,6 +575,34 @@ look(void)
 	return claimed;
 }
 
+/*
+ * Lets go what is parked behind a limit that has room; returns whether there was
+ * anything.
+ */
+static bool
+sweep_limits(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool found = false;
+
+	swept_at = GetCurrentTimestamp();
+	PG_TRY();
+	{
+		worker_begin();
+		if (engine_may_run())
+			found = limit_sweep();
+		worker_commit();
+	}
+	PG_CATCH();
+	{
+		FreeErrorData(executor_after_error(caller));
+		found = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(caller);
+	return found;
+}
+
 static WorkerSlot *
 executor_slot(TaskerDatabase *database, int number)
 {
@@ -617,6 +632,8 @@ tasker_executor_main(Datum arg)
 		if (pg_atomic_read_u32(&my_database->unjudged) != 0)
 			suspects_judge();
 		fire();
+		if (TimestampDifferenceExceeds(swept_at, GetCurrentTimestamp(), SWEEP_MS))
+			(void) sweep_limits();
 		if (look() > 0)
 			continue;
 
@@ -625,7 +642,7 @@ tasker_executor_main(Datum arg)
 		 * was committed before is found by one more look.
 		 */
 		worker_idle();
-		if (look() == 0)
+		if (look() == 0 && !sweep_limits())
 			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "waits for work");
 	}
 }

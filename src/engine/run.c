@@ -300,6 +300,47 @@ fail_crashing(Run *run, TaskRun *task, int step_no, int crashes)
 }
 
 /*
+ * As many steps as a limit allows are in progress: the token waits for one of
+ * them to end.
+ */
+static void
+park(Run *run, TaskRun *task, int step_no, int32 limit)
+{
+	StepRun    *step = &task->steps[step_no - 1];
+
+	if (run->in_place)
+		ereport(ERROR,
+				errcode(ERRCODE_TASKER_NOT_ALLOWED),
+				errmsg("a limit on the steps in progress is reached"),
+				errdetail("Step \"%s\" stands under it.", plan_step(task->plan, step_no)->name),
+				errhint("Try again later, or create the task with tasker.create_task()."));
+	graph_queue_step(run->batch, task, step_no,
+					 step->tries > 0 ? LANE_ALONE :
+					 handler_lane(plan_step(task->plan, step_no)->handler), tasker_now());
+	step->parked = limit;
+	run->queued++;
+}
+
+/*
+ * Whether no limit keeps the step from running now; else it is parked.
+ */
+static bool
+passes_limits(Run *run, TaskRun *task, int step_no)
+{
+	PlanStep   *step = plan_step(task->plan, step_no);
+	int32		limit;
+
+	if (step->limit_count == 0)
+		return true;
+	if (run->in_place)
+		tasker_note_kept(true);
+	if (limit_take(step->limits, step->limit_count, &limit))
+		return true;
+	park(run, task, step_no, limit);
+	return false;
+}
+
+/*
  * A step of which an executor died before.  It is run alone, so that it takes
  * nobody's work with it, and later the more often it happened, so that others
  * come first; or not at all any more.
@@ -323,6 +364,8 @@ run_suspect(Run *run, TaskRun *task, int step_no)
 	{
 		int			attempts = task->steps[step_no - 1].attempts;
 
+		if (!passes_limits(run, task, step_no))
+			return;
 		run_step(run, task, step_no);
 		/* One that was put back for a lock is still to be run. */
 		ended = task->steps[step_no - 1].attempts != attempts;
@@ -338,30 +381,6 @@ run_suspect(Run *run, TaskRun *task, int step_no)
 		suspects_clear(task->task_id, step_no);
 		run->cleared = true;
 	}
-}
-
-/*
- * As many steps as a limit allows are in progress: the token waits for one of
- * them to end.
- */
-static void
-park(Run *run, TaskRun *task, int step_no, int32 limit)
-{
-	if (run->in_place)
-		ereport(ERROR,
-				errcode(ERRCODE_TASKER_NOT_ALLOWED),
-				errmsg("a limit on the steps in progress is reached"),
-				errdetail("Step \"%s\" stands under it.", plan_step(task->plan, step_no)->name),
-				errhint("Try again later, or create the task with tasker.create_task()."));
-	graph_queue_step(run->batch, task, step_no,
-					 handler_lane(plan_step(task->plan, step_no)->handler), tasker_now());
-	task->steps[step_no - 1].parked = limit;
-	run->queued++;
-	for (int i = 0; i < run->parked_count; i++)
-		if (run->parked[i] == limit)
-			return;
-	if (run->parked_count < lengthof(run->parked))
-		run->parked[run->parked_count++] = limit;
 }
 
 /*
@@ -419,14 +438,8 @@ run_ready(Run *run)
 		}
 		if (step->handler->kind == HANDLER_SQL && may_run_here(run, task, step->handler))
 		{
-			int32		limit;
-
-			if (step->limit_count > 0 &&
-				!limit_take(step->limits, step->limit_count, &limit))
-			{
-				park(run, task, next.step_no, limit);
+			if (!passes_limits(run, task, next.step_no))
 				continue;
-			}
 			run_step(run, task, next.step_no);
 			if (!run->closed)
 				run->closed = time_is_up(run);

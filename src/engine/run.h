@@ -44,8 +44,6 @@ typedef struct Run
 	bool		cleared;		/* a suspect of a crash came to an end */
 	Doom	   *doom;			/* or NULL */
 	TimestampTz deadline;
-	int			parked_count;
-	int32		parked[16];		/* limits that steps were made to wait for */
 } Run;
 
 /* Who was at work last, should the transaction fail. */

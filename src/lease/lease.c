@@ -44,7 +44,8 @@ PG_FUNCTION_INFO_V1(tasker_end_steps);
 /*
  * From each lane as many as are wanted, of these the first; the others are let
  * go at the end of the transaction.  A task is held only where its namespace is
- * wanted: the rest of the lane may be long.
+ * wanted: the rest of the lane may be long.  What limits refused ($4) does not
+ * keep back what stands behind it.
  */
 static Statement claim = {
 	.sql = "WITH lane AS ("
@@ -59,6 +60,10 @@ static Statement claim = {
 	"AND CASE WHEN $2 IS NULL OR EXISTS (SELECT FROM tasker.task AS n "
 	"JOIN tasker.plan AS p ON p.plan_id = n.plan_id "
 	"WHERE n.task_id = q.task_id AND p.namespace = ANY ($2)) "
+	"AND NOT EXISTS (SELECT FROM tasker.task AS n "
+	"JOIN tasker.plan AS p ON p.plan_id = n.plan_id "
+	"WHERE $4 IS NOT NULL AND n.task_id = q.task_id "
+	"AND lane.number || '/' || p.namespace = ANY ($4)) "
 	"THEN tasker._hold(q.task_id) ELSE false END "
 	"ORDER BY q.rank, q.due "
 	"LIMIT $3 "
@@ -70,8 +75,8 @@ static Statement claim = {
 	"FROM c "
 	"JOIN tasker.task AS t ON t.task_id = c.task_id "
 	"ORDER BY c.rank, c.due, c.task_id, c.step_no",
-	.arg_count = 3,
-	.arg_types = {TEXTARRAYOID, TEXTARRAYOID, INT8OID},
+	.arg_count = 4,
+	.arg_types = {TEXTARRAYOID, TEXTARRAYOID, INT8OID, TEXTARRAYOID},
 };
 
 #define CLAIM_DUE			14		/* column of the claim */
@@ -261,11 +266,12 @@ typedef struct Claimed
 } Claimed;
 
 /*
- * Leases one claimed step, and adds what the worker gets to the result.
+ * Leases one claimed step, and adds what the worker gets to the result.  Returns
+ * whether it did; refused: a limit was in the way.
  */
-static void
+static bool
 lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *worker,
-		   TimestampTz until, bool bind, ReturnSetInfo *result)
+		   TimestampTz until, bool bind, ReturnSetInfo *result, bool *refused)
 {
 	PlanStep   *plan = plan_step(task->plan, step_no);
 	StepRun    *step = &task->steps[step_no - 1];
@@ -274,23 +280,25 @@ lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *work
 	HeapTupleHeader header;
 
 	if (!(graph_is_ready(task, step_no) || step->state == STEP_WAITING) || !graph_goes_on(task))
-		return;
+		return false;
 	if (graph_time_is_up(task, now))
 	{
 		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), now);
-		return;
+		return false;
 	}
-	graph_start(batch, task, now);
 	if (step->state == STEP_PENDING && graph_bypasses(task, step_no))
 	{
+		graph_start(batch, task, now);
 		graph_step_skipped(batch, task, step_no, now);
-		return;
+		return false;
 	}
 	if (plan->limit_count > 0 && !limit_take_lease(plan->limits, plan->limit_count))
 	{
 		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), due);
-		return;
+		*refused = true;
+		return false;
 	}
+	graph_start(batch, task, now);
 	if (plan->timeout > 0)
 		until = Min(until, now + plan->timeout);
 	graph_step_leased(batch, task, step_no, worker, until, now);
@@ -303,6 +311,76 @@ lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *work
 	tuple.t_tableOid = InvalidOid;
 	tuple.t_data = header;
 	tuplestore_puttuple(result->setResult, &tuple);
+	return true;
+}
+
+/* What a claim is to bring. */
+typedef struct Claim
+{
+	Batch	   *batch;
+	char	   *worker;
+	TimestampTz until;
+	bool		bind;
+	int			wanted;			/* steps, still */
+	Datum		values[4];		/* arguments of the statement */
+	char		nulls[4];
+	ArrayBuildState *refused;	/* lane/namespace where a limit is reached */
+	ReturnSetInfo *result;
+} Claim;
+
+static void
+note_refused(Claim *order, TaskRun *task, int step_no)
+{
+	int32		lane = handler_lane(plan_step(task->plan, step_no)->handler);
+
+	append(&order->refused, CStringGetTextDatum(psprintf("%d/%s", lane, task->plan->namespace)),
+		   TEXTOID);
+}
+
+/*
+ * Claims what is wanted and leases what limits allow.  Returns whether limits
+ * refused something, so that others behind it may be had instead.
+ */
+static bool
+claim_once(Claim *order)
+{
+	Claimed    *claimed = palloc(order->wanted * sizeof(Claimed));
+	bool		any_refused = false;
+	uint64		rows;
+
+	order->values[2] = Int64GetDatum(order->wanted);
+	order->nulls[3] = order->refused == NULL ? 'n' : ' ';
+	if (order->refused != NULL)
+		order->values[3] = makeArrayResult(order->refused, CurrentMemoryContext);
+	rows = statement_run(&claim, order->values, order->nulls);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		bool		isnull;
+
+		claimed[row].task_id = DatumGetInt64(row_value(row, 1, &isnull));
+		claimed[row].step_no = DatumGetInt16(row_value(row, 2, &isnull));
+		claimed[row].due = DatumGetTimestampTz(row_value(row, CLAIM_DUE, &isnull));
+	}
+	load_claimed(order->batch, rows);
+	/* A lease in a task that a deadline ends at this moment would be nobody's. */
+	write_lock_tasks(order->batch);
+	load_begun(order->batch);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		TaskRun    *task = batch_find_task(order->batch, claimed[row].task_id);
+		int			step_no = claimed[row].step_no;
+		bool		refused = false;
+
+		if (task == NULL || step_no < 1 || step_no > task->plan->step_count)
+			continue;
+		if (lease_step(order->batch, task, step_no, claimed[row].due, order->worker,
+					   order->until, order->bind, order->result, &refused))
+			order->wanted--;
+		if (refused)
+			note_refused(order, task, step_no);
+		any_refused |= refused;
+	}
+	return any_refused;
 }
 
 /*
@@ -312,55 +390,31 @@ lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *work
 Datum
 tasker_claim_steps(PG_FUNCTION_ARGS)
 {
-	char	   *worker = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	TimestampTz until = PG_GETARG_TIMESTAMPTZ(4);
-	bool		bind = PG_GETARG_BOOL(5);
-	Datum		values[3];
-	char		nulls[3] = {' ', ' ', ' '};
-	int			wanted = Min(PG_GETARG_INT32(3), MAX_CLAIM);
-	Batch	   *batch;
-	Claimed    *claimed;
-	uint64		rows;
+	Claim		order = {
+		.worker = text_to_cstring(PG_GETARG_TEXT_PP(0)),
+		.wanted = Min(PG_GETARG_INT32(3), MAX_CLAIM),
+		.until = PG_GETARG_TIMESTAMPTZ(4),
+		.bind = PG_GETARG_BOOL(5),
+		.nulls = {' ', ' ', ' ', ' '},
+		.result = (ReturnSetInfo *) fcinfo->resultinfo,
+	};
 
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 1; i <= 2; i++)
 	{
-		nulls[i - 1] = PG_ARGISNULL(i) ? 'n' : ' ';
-		values[i - 1] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
+		order.nulls[i - 1] = PG_ARGISNULL(i) ? 'n' : ' ';
+		order.values[i - 1] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
 	}
-	values[2] = Int64GetDatum(wanted);
-
-	batch = batch_create(CurrentMemoryContext);
-	batch->for_outside = true;
-	claimed = palloc(wanted * sizeof(Claimed));
+	order.batch = batch_create(CurrentMemoryContext);
+	order.batch->for_outside = true;
 	SPI_connect();
 	plan_cache_refresh();
 	tasker_note_kept(false);
-	if (bind)
-		prepare_to_bind(wanted);
-	rows = statement_run(&claim, values, nulls);
-	for (uint64 row = 0; row < rows; row++)
-	{
-		bool		isnull;
-
-		claimed[row].task_id = DatumGetInt64(row_value(row, 1, &isnull));
-		claimed[row].step_no = DatumGetInt16(row_value(row, 2, &isnull));
-		claimed[row].due = DatumGetTimestampTz(row_value(row, CLAIM_DUE, &isnull));
-	}
-	load_claimed(batch, rows);
-	/* A lease in a task that a deadline ends at this moment would be nobody's. */
-	write_lock_tasks(batch);
-	load_begun(batch);
-	for (uint64 row = 0; row < rows; row++)
-	{
-		TaskRun    *task = batch_find_task(batch, claimed[row].task_id);
-		int			step_no = claimed[row].step_no;
-
-		if (task != NULL && step_no >= 1 && step_no <= task->plan->step_count)
-			lease_step(batch, task, step_no, claimed[row].due, worker, until, bind,
-					   (ReturnSetInfo *) fcinfo->resultinfo);
-	}
-	write_batch(batch);
+	if (order.bind)
+		prepare_to_bind(order.wanted);
+	while (order.wanted > 0 && claim_once(&order))
+		CHECK_FOR_INTERRUPTS();
+	write_batch(order.batch);
 	SPI_finish();
 	return (Datum) 0;
 }

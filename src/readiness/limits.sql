@@ -62,6 +62,7 @@ BEGIN
         due_lane = NULL
     WHERE q.lane = -1000 - id;
     PERFORM tasker._wake(1000);
+    PERFORM tasker._note_external_ready();
 END;
 $$;
 COMMENT ON FUNCTION tasker.set_max_in_progress(integer, text, text) IS

@@ -50,16 +50,20 @@ extension_is_going(Oid extension)
 
 /*
  * Whether there are handlers to look for.  A session that does not check
- * function bodies is restoring a dump, which brings the function back.
+ * function bodies is restoring a dump, which brings the function back.  An
+ * older version of the extension, which is not updated yet, can't be asked.
  */
 static bool
 handlers_count_here(void)
 {
+	Oid			types[2] = {TEXTOID, TEXTOID};
 	Oid			schema = get_namespace_oid("tasker", true);
 	Oid			extension;
 
-	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("handler", schema)) ||
-		!check_function_bodies)
+	if (!OidIsValid(schema) || !check_function_bodies ||
+		!SearchSysCacheExists3(PROCNAMEARGSNSP, CStringGetDatum("_function_users"),
+							   PointerGetDatum(buildoidvector(types, 2)),
+							   ObjectIdGetDatum(schema)))
 		return false;
 	extension = get_extension_oid("tasker", true);
 	return OidIsValid(extension) && !extension_is_going(extension);

@@ -2,13 +2,23 @@
  * limit.c
  *	  No more steps at once than tasker.max_in_progress allows.
  *
- * A limit of k has k slots, each a heavyweight lock (an advisory lock with
- * objsubid 4 in pg_locks).  An executor that runs a step under the limit holds
- * one of them until its transaction ends; so a crash or an abort gives it back,
- * and nothing has to be counted or repaired.  A lease outlives its transaction:
- * it takes a slot from the top for good, which everybody sees by counting the
- * leases.  Whoever takes a slot counts after he has it: either he sees the
- * lease, or the one who leases finds the slot taken.
+ * Who runs a step under a limit, or leases one, holds a slot of it until his
+ * transaction ends: a heavyweight lock (an advisory lock with objsubid 4 in
+ * pg_locks).  So a crash or an abort gives it back, and nothing has to be
+ * counted or repaired.  A lease outlives its transaction; from its commit on it
+ * counts as the row that it is in the queue.
+ *
+ * Everybody locks the lowest slot that is free, and then looks at the slots
+ * above and at the leases.  The last of all to lock sees all the others, so the
+ * limit is never exceeded, also when it has been lowered.  The slots are looked
+ * at before the leases: a lease that is committed in between is seen as both.
+ * Two claims in one transaction count the first twice, on the safe side.
+ *
+ * A token that finds the limit reached is parked in a lane of its own.  Whoever
+ * ends a step under the limit lets some go (limit_unpark_held).  He may have
+ * ended before they were parked, or what he let go may come to nothing; so an
+ * executor looks after those parked before it sleeps (limit_sweep), and whoever
+ * else holds a slot wakes one when he lets it go.
  */
 #include "postgres.h"
 
@@ -19,12 +29,10 @@
 #include "storage/proc.h"
 #include "utils/memutils.h"
 
+#include "engine/processes.h"
 #include "state/limit.h"
 #include "statement.h"
 #include "tasker.h"
-
-/* The slot number that stands for the right to lease. */
-#define LEASE_GATE	PG_UINT32_MAX
 
 static Statement count_leases = {
 	.sql = "SELECT count(*) FROM tasker.queue AS q "
@@ -57,11 +65,18 @@ static Statement unpark = {
 	.arg_types = {INT4OID, INT8OID},
 };
 
-/* Slots that this transaction holds. */
+/* The next lane of parked tokens. */
+static Statement next_parked = {
+	.sql = "SELECT max(q.lane) FROM tasker.queue AS q WHERE q.lane < $1",
+	.arg_count = 1,
+	.arg_types = {INT4OID},
+};
+
+/* Slots for running that this transaction holds. */
 typedef struct HeldSlot
 {
 	int32		limit_id;
-	int			leases;			/* taken for leases; 0: for running */
+	int32		slot;
 } HeldSlot;
 
 static HeldSlot *held = NULL;
@@ -79,8 +94,17 @@ current_transaction(void)
 #endif
 }
 
-static HeldSlot *
-find_held(int32 limit_id)
+static LOCKTAG
+slot_tag(int32 limit_id, int32 slot)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) limit_id, (uint32) slot, 4);
+	return tag;
+}
+
+static bool
+is_held(int32 limit_id)
 {
 	if (held_in != current_transaction())
 	{
@@ -88,31 +112,73 @@ find_held(int32 limit_id)
 		held_in = current_transaction();
 	}
 	for (int i = 0; i < held_count; i++)
+	{
+		LOCKTAG		tag = slot_tag(limit_id, held[i].slot);
+
+		/* A subtransaction that was rolled back has let it go. */
 		if (held[i].limit_id == limit_id)
-			return &held[i];
-	return NULL;
+			return LockHeldByMe(&tag, ExclusiveLock);
+	}
+	return false;
 }
 
-static HeldSlot *
-add_held(int32 limit_id)
+static void
+add_held(int32 limit_id, int32 slot)
 {
-	if (held_count == held_space)
+	int			i = 0;
+
+	while (i < held_count && held[i].limit_id != limit_id)
+		i++;
+	if (i == held_space)
 	{
 		held_space = Max(held_space * 2, 16);
 		held = held == NULL ?
 			MemoryContextAlloc(TopMemoryContext, held_space * sizeof(HeldSlot)) :
 			repalloc(held, held_space * sizeof(HeldSlot));
 	}
-	held[held_count].limit_id = limit_id;
-	held[held_count].leases = 0;
-	return &held[held_count++];
+	held[i].limit_id = limit_id;
+	held[i].slot = slot;
+	held_count = Max(held_count, i + 1);
 }
 
-static bool
-lock_slot(int32 limit_id, uint32 slot, LOCKTAG *tag)
+/*
+ * Notes that slots up to this one are in use, before it is.
+ */
+static void
+raise_slots(TaskerDatabase *database, uint32 slots)
 {
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) limit_id, slot, 4);
-	return LockAcquire(tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	uint32		known = pg_atomic_read_u32(&database->limit_slots);
+
+	while (known < slots &&
+		   !pg_atomic_compare_exchange_u32(&database->limit_slots, &known, slots))
+		;
+}
+
+/*
+ * How many of the slots from this one on are held.
+ */
+static int
+held_from(TaskerDatabase *database, int32 limit_id, int32 slot)
+{
+	int			count = 0;
+	int32		slots;
+
+	pg_memory_barrier();
+	slots = pg_atomic_read_u32(&database->limit_slots);
+	for (; slot < slots; slot++)
+	{
+		LOCKTAG		tag = slot_tag(limit_id, slot);
+		int			holders = 0;
+
+		if (LockHeldByMe(&tag, ExclusiveLock))
+			count++;
+		else
+		{
+			pfree(GetLockConflicts(&tag, ExclusiveLock, &holders));
+			count += holders > 0;
+		}
+	}
+	return count;
 }
 
 static int
@@ -129,30 +195,77 @@ leases_of(int32 limit_id)
 }
 
 /*
- * A slot for running, from the lowest up.
+ * Tries for the lowest slot that is free; -1: there is none.  in_the_way: what
+ * was in the way above may have been no more than somebody's try.
  */
-static bool
+static int32
+try_slot(TaskerDatabase *database, const StepLimit *limit, bool *in_the_way)
+{
+	int			leases = leases_of(limit->limit_id);
+
+	for (int32 slot = 0; slot + leases < limit->steps; slot++)
+	{
+		LOCKTAG		tag = slot_tag(limit->limit_id, slot);
+		int			others;
+
+		raise_slots(database, slot + 1);
+		switch (LockAcquire(&tag, ExclusiveLock, false, true))
+		{
+			case LOCKACQUIRE_NOT_AVAIL:
+				continue;
+			case LOCKACQUIRE_OK:
+				break;
+			default:
+				/* It is for another step of this transaction already. */
+				(void) LockRelease(&tag, ExclusiveLock, false);
+				continue;
+		}
+		others = held_from(database, limit->limit_id, slot + 1);
+		if (slot + others + leases_of(limit->limit_id) < limit->steps)
+			return slot;
+		(void) LockRelease(&tag, ExclusiveLock, false);
+		*in_the_way = others > 0;
+		break;
+	}
+	return -1;
+}
+
+/*
+ * Takes a slot, which is the transaction's from then on; -1 where there is none.
+ */
+static int32
 take_slot(const StepLimit *limit)
 {
-	int			leases;
-	LOCKTAG		tag;
+	TaskerDatabase *database = database_find(MyDatabaseId);
 
-	if (find_held(limit->limit_id) != NULL)
-		return true;
-	leases = leases_of(limit->limit_id);
-	for (int slot = 0; slot < limit->steps - leases; slot++)
+	for (int tries = 0; database != NULL && tries < 3; tries++)
 	{
-		if (!lock_slot(limit->limit_id, slot, &tag))
-			continue;
-		if (slot < limit->steps - leases_of(limit->limit_id))
-		{
-			(void) add_held(limit->limit_id);
-			return true;
-		}
-		(void) LockRelease(&tag, ExclusiveLock, false);
-		return false;
+		bool		in_the_way = false;
+		int32		slot = try_slot(database, limit, &in_the_way);
+
+		if (slot >= 0)
+			return slot;
+		if (!in_the_way)
+			break;
+		pg_usleep(500);
 	}
-	return false;
+	return -1;
+}
+
+/*
+ * A transaction runs its steps one after the other: one slot will do.
+ */
+static bool
+take_to_run(const StepLimit *limit)
+{
+	int32		slot;
+
+	if (is_held(limit->limit_id))
+		return true;
+	slot = take_slot(limit);
+	if (slot >= 0)
+		add_held(limit->limit_id, slot);
+	return slot >= 0;
 }
 
 /*
@@ -163,7 +276,7 @@ bool
 limit_take(const StepLimit *limits, int count, int32 *which)
 {
 	for (int i = 0; i < count; i++)
-		if (!take_slot(&limits[i]))
+		if (!take_to_run(&limits[i]))
 		{
 			*which = limits[i].limit_id;
 			return false;
@@ -174,8 +287,8 @@ limit_take(const StepLimit *limits, int count, int32 *which)
 /*
  * Whether the limit would let a step run now.
  */
-bool
-limit_is_free(int32 limit_id)
+static bool
+is_free(int32 limit_id)
 {
 	Datum		id = Int32GetDatum(limit_id);
 	StepLimit	limit = {.limit_id = limit_id};
@@ -185,38 +298,19 @@ limit_is_free(int32 limit_id)
 		return true;
 	limit.steps = DatumGetInt32(row_value(0, 1, &isnull));
 	SPI_freetuptable(SPI_tuptable);
-	return take_slot(&limit);
+	return take_to_run(&limit);
 }
 
 /*
- * One more lease under the limit.  Claims come one after the other, so the
- * count of leases does not change under them.
+ * Whether one more step under these limits may be leased.  A slot that was
+ * taken for nothing stays taken until the transaction ends, which wakes others.
  */
-static bool
-take_lease(const StepLimit *limit)
-{
-	HeldSlot   *slot = find_held(limit->limit_id);
-	LOCKTAG		tag;
-	int			top;
-
-	if (slot == NULL)
-	{
-		if (!lock_slot(limit->limit_id, LEASE_GATE, &tag))
-			return false;
-		slot = add_held(limit->limit_id);
-	}
-	top = limit->steps - leases_of(limit->limit_id) - slot->leases - 1;
-	if (top < 0 || !lock_slot(limit->limit_id, top, &tag))
-		return false;
-	slot->leases++;
-	return true;
-}
-
 bool
 limit_take_lease(const StepLimit *limits, int count)
 {
+	tasker_note_kept(true);
 	for (int i = 0; i < count; i++)
-		if (!take_lease(&limits[i]))
+		if (take_slot(&limits[i]) < 0)
 			return false;
 	return true;
 }
@@ -240,8 +334,39 @@ limit_unpark(int32 limit_id, int tokens)
 void
 limit_unpark_held(int tokens)
 {
-	if (held_in != current_transaction())
+	if (held_in != current_transaction() || held_count == 0)
 		return;
 	for (int i = 0; i < held_count; i++)
 		limit_unpark(held[i].limit_id, tokens);
+	/* Steps for workers outside stay in their lanes. */
+	tasker_note_external_ready();
+}
+
+/*
+ * Lets one token go behind each limit that has room.  Returns whether it did;
+ * then there is something to run after the commit.
+ */
+bool
+limit_sweep(void)
+{
+	Datum		lane = Int32GetDatum(LANE_LIMITED(0));
+	bool		found = false;
+	bool		isnull;
+
+	for (;;)
+	{
+		int32		limit_id;
+
+		statement_run(&next_parked, &lane, NULL);
+		lane = row_value(0, 1, &isnull);
+		SPI_freetuptable(SPI_tuptable);
+		if (isnull)
+			return found;
+		limit_id = LANE_LIMITED(DatumGetInt32(lane));
+		if (is_free(limit_id))
+		{
+			limit_unpark(limit_id, 1);
+			found = true;
+		}
+	}
 }

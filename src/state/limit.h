@@ -17,8 +17,8 @@ typedef struct StepLimit
 
 extern bool limit_take(const StepLimit *limits, int count, int32 *which);
 extern bool limit_take_lease(const StepLimit *limits, int count);
-extern bool limit_is_free(int32 limit_id);
 extern void limit_unpark(int32 limit_id, int tokens);
 extern void limit_unpark_held(int tokens);
+extern bool limit_sweep(void);
 
 #endif							/* TASKER_LIMIT_H */

@@ -467,6 +467,20 @@ AS $$
         WHERE t.task_id IS NULL
            OR t.has_plan AND c.step_no NOT BETWEEN 1 AND t.step_count
         UNION ALL
+        SELECT 'annotation without its task or type', a.task_id, NULL, format('Annotation %s is of type %s.', a.task_annotation_id, a.annotation_type_id)
+        FROM tasker.task_annotation AS a
+        LEFT JOIN task AS t ON t.task_id = a.task_id
+        LEFT JOIN tasker.annotation_type AS y ON y.annotation_type_id = a.annotation_type_id
+        WHERE t.task_id IS NULL
+           OR y.annotation_type_id IS NULL
+        UNION ALL
+        SELECT 'mapped object without its system', NULL, NULL, format('Pair %s names systems %s and %s.', m.dependent_system_object_map_id, m.dependent_system_one_id, m.dependent_system_two_id)
+        FROM tasker.dependent_system_object_map AS m
+        LEFT JOIN tasker.dependent_system AS one ON one.dependent_system_id = m.dependent_system_one_id
+        LEFT JOIN tasker.dependent_system AS two ON two.dependent_system_id = m.dependent_system_two_id
+        WHERE one.dependent_system_id IS NULL
+           OR two.dependent_system_id IS NULL
+        UNION ALL
         SELECT 'plan without its template', NULL, NULL, format('Plan %s names template %s, which does not exist.', p.plan_id, p.template_id)
         FROM tasker.plan AS p
         LEFT JOIN tasker.template AS t ON t.template_id = p.template_id

@@ -153,20 +153,32 @@ requeue(Operation *op, bool touch)
 }
 
 /*
- * A task in error whose steps are dealt with goes on.  Where another step is in
- * error still, that one's is the task's error from now on.
+ * A step that was in error may be so no more.  The task's error is from now on
+ * that of the one which failed first of those that still are.
  */
 static void
-reopen(Operation *op)
+take_error_anew(Operation *op)
 {
 	TaskRun    *task = op->task;
 	Datum		values[2] = {Int64GetDatum(task->task_id), Int16GetDatum(op->step_no)};
 
-	if (task->state != TASK_ERROR)
+	if (task->error == NULL && task->errors == 0)
 		return;
-	graph_task_moved(op->batch, task, TASK_PENDING, op->reason, op->now);
+	task->error = NULL;
+	task->changed = true;
 	if (task->errors > 0 && statement_run(&first_error, values, NULL) > 0)
 		task->error = row_jsonb(0, 1, op->batch->context);
+}
+
+/*
+ * A task in error whose steps are dealt with goes on.
+ */
+static void
+reopen(Operation *op)
+{
+	if (op->task->state == TASK_ERROR)
+		graph_task_moved(op->batch, op->task, TASK_PENDING, op->reason, op->now);
+	take_error_anew(op);
 }
 
 static void
@@ -242,7 +254,11 @@ operate_on_step(Operation *op)
 	if (task_has_ended(task->state) && !in_error)
 		state_refuse(MACHINE_TASK, task->task_id, task->state, TASK_PENDING);
 	if (strcmp(op->name, "cancel") == 0)
+	{
 		graph_step_cancelled(op->batch, task, op->step_no, op->reason, op->now);
+		if (!in_error)
+			take_error_anew(op);
+	}
 	else if (strcmp(op->name, "retry") == 0)
 	{
 		graph_step_retried(op->batch, task, op->step_no, op->now);

@@ -86,7 +86,7 @@ BEGIN
     all_ids := ARRAY(
         SELECT c.step_id
         FROM tasker.claim_steps(worker, max_steps => 1 + (random() * 10)::integer,
-                                lease => CASE WHEN careful OR random() < 0.9 THEN interval '10 s' ELSE '50 ms' END) AS c);
+                                lease => CASE WHEN careful THEN interval '30 s' WHEN random() < 0.9 THEN '3 s' ELSE '50 ms' END) AS c);
     COMMIT;
     IF all_ids = '{}' THEN
         PERFORM pg_sleep(0.005);

@@ -172,5 +172,7 @@ SELECT count(tasker.cancel_task(w.task_id)) > 0 AS cancelled
 FROM illegal.tried AS w
 JOIN tasker.tasks AS t USING (task_id)
 WHERE t.state <> 'cancelled';
+SELECT tasker.unregister_handler('illegal_' || name)
+FROM unnest('{a,b}'::text[]) AS w (name);
 DROP SCHEMA illegal CASCADE;
 SELECT tasker.activate();

@@ -324,11 +324,11 @@ typedef struct Claim
 } Claim;
 
 static void
-note_refused(Claim *claim, TaskRun *task, int step_no)
+note_refused(Claim *order, TaskRun *task, int step_no)
 {
 	int32		lane = handler_lane(plan_step(task->plan, step_no)->handler);
 
-	append(&claim->refused, CStringGetTextDatum(psprintf("%d/%s", lane, task->plan->namespace)),
+	append(&order->refused, CStringGetTextDatum(psprintf("%d/%s", lane, task->plan->namespace)),
 		   TEXTOID);
 }
 
@@ -344,8 +344,8 @@ claim_once(Claim *order)
 	uint64		rows;
 
 	order->values[2] = Int64GetDatum(order->wanted);
-	order->nulls[3] = order->refused == NULL ? 'n' : ' ';
-	if (order->refused != NULL)
+	order->nulls[3] = order->refused->nelems == 0 ? 'n' : ' ';
+	if (order->refused->nelems > 0)
 		order->values[3] = makeArrayResult(order->refused, CurrentMemoryContext);
 	rows = statement_run(&claim, order->values, order->nulls);
 	for (uint64 row = 0; row < rows; row++)
@@ -400,6 +400,8 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 	}
 	order.batch = batch_create(CurrentMemoryContext);
 	order.batch->for_outside = true;
+	/* In no context of its own, as it grows after it was read. */
+	order.refused = initArrayResult(TEXTOID, CurrentMemoryContext, false);
 	SPI_connect();
 	plan_cache_refresh();
 	tasker_note_kept(false);

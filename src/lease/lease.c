@@ -349,8 +349,8 @@ claim_once(Claim *order)
 	uint64		rows;
 
 	order->values[2] = Int64GetDatum(order->wanted);
-	order->nulls[3] = order->refused == NULL ? 'n' : ' ';
-	if (order->refused != NULL)
+	order->nulls[3] = order->refused->nelems == 0 ? 'n' : ' ';
+	if (order->refused->nelems > 0)
 		order->values[3] = makeArrayResult(order->refused, CurrentMemoryContext);
 	rows = statement_run(&claim, order->values, order->nulls);
 	for (uint64 row = 0; row < rows; row++)
@@ -407,6 +407,8 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 	}
 	order.batch = batch_create(CurrentMemoryContext);
 	order.batch->for_outside = true;
+	/* In no context of its own, as it grows after it was read. */
+	order.refused = initArrayResult(TEXTOID, CurrentMemoryContext, false);
 	SPI_connect();
 	plan_cache_refresh();
 	tasker_note_kept(false);

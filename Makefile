@@ -25,8 +25,11 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	definition/yaml.sql \
 	definition/schema.sql \
 	registry/handlers.sql \
+	registry/dependencies.sql \
 	definition/validate.sql \
 	definition/register.sql \
+	task/annotations.sql \
+	task/identity.sql \
 	task/create.sql \
 	task/errors.sql \
 	task/wait.sql \

@@ -54,7 +54,9 @@ LANGUAGE sql AS $$ SELECT '{}'::jsonb $$;
 SET client_min_messages = error;
 SELECT tasker.register_handler('engine_handler', 'engine_handler') IS NOT NULL AS registered;
 RESET client_min_messages;
+SET check_function_bodies = off;
 DROP FUNCTION engine_handler;
+RESET check_function_bodies;
 SELECT p.problem
 FROM jsonb_array_elements_text(tasker.health_check() -> 'problems') AS p (problem)
 WHERE p.problem LIKE 'Handler engine%';

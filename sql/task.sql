@@ -102,7 +102,7 @@ WHERE task_id = :id \gx
 
 -- Everything that a task can be given.
 SELECT tasker.create_task('order', '{}', 'rt', '1.9.0', 'me', 'because', 'shop', '{a,b}', '{pay}', NULL, 3,
-                          '2099-01-01 00:00+00', 'corr', 'trace') AS id \gset
+                          '2099-01-01 00:00+00', 'corr', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01') AS id \gset
 SELECT version, state, context, priority, tags, bypass_steps, initiator, reason, source_system,
        correlation_id, traceparent, run_at = '2099-01-01 00:00+00' AS runs_later, started_at
 FROM tasker.tasks

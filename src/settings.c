@@ -24,6 +24,13 @@ int			tasker_node = 0;
 int			tasker_clock_offset = 0;
 char	   *tasker_environment = NULL;
 bool		tasker_activate_restored = false;
+int			tasker_identity_strategy = IDENTITY_NONE;
+
+static const struct config_enum_entry identity_strategies[] = {
+	{"none", IDENTITY_NONE, false},
+	{"hash", IDENTITY_HASH, false},
+	{NULL, 0, false}
+};
 
 void
 tasker_define_settings(void)
@@ -58,6 +65,11 @@ tasker_define_settings(void)
 							"Each takes a worker of max_worker_processes.",
 							&tasker_executors, 2, 0, TASKER_MAX_EXECUTORS,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("tasker.identity_strategy",
+							 "What makes the idempotency key of a task that is created without one.",
+							 "hash: tasker.identity_hash(), so that the same request makes one task within a minute.",
+							 &tasker_identity_strategy, IDENTITY_NONE, identity_strategies,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("tasker.lock_timeout",
 							"Time for which a handler that runs alone may wait for a lock.",
 							"In a batch it is a hundred milliseconds; a step that waited longer there is run alone, and that is no attempt.",

@@ -21,6 +21,7 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "statement.h"
 
@@ -124,4 +125,13 @@ row_jsonb(uint64 row, int column, MemoryContext context)
 	copy = (Jsonb *) PG_DETOAST_DATUM_COPY(value);
 	MemoryContextSwitchTo(before);
 	return copy;
+}
+
+TimestampTz
+row_time(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = row_value(row, column, &isnull);
+
+	return isnull ? 0 : DatumGetTimestampTz(value);
 }

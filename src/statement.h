@@ -10,6 +10,7 @@
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 
 #define STATEMENT_MAX_ARGS	12
 
@@ -31,5 +32,6 @@ extern uint64 statement_run(Statement *statement, Datum *values, const char *nul
 extern Datum row_value(uint64 row, int column, bool *isnull);
 extern char *row_text(uint64 row, int column, MemoryContext context);	/* NULL for null */
 extern Jsonb *row_jsonb(uint64 row, int column, MemoryContext context);	/* a copy, or NULL */
+extern TimestampTz row_time(uint64 row, int column);	/* 0 for null */
 
 #endif							/* TASKER_STATEMENT_H */

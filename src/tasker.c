@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 
 #include "engine/worker.h"
+#include "registry/dependencies.h"
 #include "shared_memory.h"
 #include "tasker.h"
 
@@ -30,4 +31,5 @@ _PG_init(void)
 
 	tasker_shared_memory_init();
 	tasker_launcher_register();
+	tasker_dependencies_init();
 }

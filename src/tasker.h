@@ -39,6 +39,12 @@
 /* Settings: settings.c defines each, once. */
 #define TASKER_MAX_EXECUTORS	32
 
+typedef enum IdentityStrategy
+{
+	IDENTITY_NONE,
+	IDENTITY_HASH
+} IdentityStrategy;
+
 extern int	tasker_executors;
 extern int	tasker_batch_budget;	/* ms */
 extern int	tasker_batch_size;		/* tasks */
@@ -49,6 +55,7 @@ extern int	tasker_node;
 extern int	tasker_clock_offset;	/* s */
 extern char *tasker_environment;
 extern bool tasker_activate_restored;
+extern int	tasker_identity_strategy;	/* IdentityStrategy */
 
 extern void tasker_define_settings(void);
 

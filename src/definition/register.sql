@@ -291,6 +291,13 @@ BEGIN
     END LOOP;
 
     PERFORM tasker._compile_plans(new_template.template_id);
+    PERFORM tasker._add_systems(ARRAY(
+        SELECT DISTINCT s.dependent_system
+        FROM tasker.plan AS p
+        JOIN tasker.plan_step AS s USING (plan_id)
+        WHERE p.template_id = new_template.template_id
+          AND p.retired_at IS NULL
+          AND s.dependent_system IS NOT NULL));
     PERFORM tasker._raise_warnings(definition, new_template.definition);
     RETURN new_template.template_id;
 END;

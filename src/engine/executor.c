@@ -109,9 +109,8 @@ static Statement fire_due = {
 };
 
 /*
- * Leases and deadlines that have ended.  A task that somebody is at work on is
- * left for later: he locks it first and the token of a lease after that, and is
- * not to be waited for with the token in hand.
+ * Leases and deadlines that have ended.  A task that somebody has locked is left
+ * for later: his transaction may stay open, and other leases end meanwhile.
  */
 static Statement claim_ended = {
 	.sql = "DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("

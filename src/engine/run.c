@@ -451,7 +451,8 @@ run_ready(Run *run)
 		else
 		{
 			graph_queue_step(run->batch, task, next.step_no,
-							 state->tries > 0 ? LANE_ALONE : handler_lane(step->handler), now);
+							 state->tries > 0 && step->handler->kind == HANDLER_SQL ?
+							 LANE_ALONE : handler_lane(step->handler), now);
 			run->queued++;
 			run->slow = run->slow || !handler_is_fast(step->handler);
 		}

@@ -26,10 +26,15 @@
 /* After a crash in the middle of saving: so many steps are run alone. */
 #define CAREFUL_STEPS		200
 
-/* A crash, or a step that outlived its timeout. */
+/*
+ * A crash, or a step that outlived its timeout.  One that had been committed
+ * when its executor died has ended, and nobody would ever clear it.
+ */
 static Statement count_crash = {
 	.sql = "INSERT INTO tasker.crash AS c (task_id, step_no, crashes, last_at, overran) "
-	"VALUES ($1, $2, CASE WHEN $4 THEN 0 ELSE 1 END, $3, $4) "
+	"SELECT $1, $2, CASE WHEN $4 THEN 0 ELSE 1 END, $3, $4 "
+	"WHERE NOT EXISTS (SELECT FROM tasker.step AS s "
+	"WHERE s.task_id = $1 AND s.step_no = $2 AND s.finished_at IS NOT NULL) "
 	"ON CONFLICT (task_id, step_no) "
 	"DO UPDATE SET crashes = c.crashes + EXCLUDED.crashes, last_at = EXCLUDED.last_at, "
 	"overran = EXCLUDED.overran "
@@ -77,7 +82,7 @@ judge(const FlightSuspect *suspect)
 	Datum		values[4] = {Int64GetDatum(suspect->task_id), Int16GetDatum(suspect->step_no),
 		TimestampTzGetDatum(tasker_now()), BoolGetDatum(suspect->overran)};
 	bool		isnull;
-	int			crashes;
+	int			crashes = 0;
 
 	if (suspect->task_id == 0 || suspect->step_no == 0)
 	{
@@ -85,10 +90,10 @@ judge(const FlightSuspect *suspect)
 		return;
 	}
 	worker_begin();
-	statement_run(&count_crash, values, NULL);
-	crashes = DatumGetInt32(row_value(0, 1, &isnull));
+	if (statement_run(&count_crash, values, NULL) > 0)
+		crashes = DatumGetInt32(row_value(0, 1, &isnull));
 	worker_commit();
-	if (suspect->overran)
+	if (crashes == 0 || suspect->overran)
 		return;
 	ereport(LOG,
 			errmsg("an executor crashed while it ran step %d of task " INT64_FORMAT,

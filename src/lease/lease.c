@@ -281,6 +281,11 @@ lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *work
 
 	if (!(graph_is_ready(task, step_no) || step->state == STEP_WAITING) || !graph_goes_on(task))
 		return false;
+	if (graph_time_is_up(task, now))
+	{
+		graph_queue_step(batch, task, step_no, handler_lane(plan->handler), now);
+		return false;
+	}
 	if (step->state == STEP_PENDING && graph_bypasses(task, step_no))
 	{
 		graph_start(batch, task, now);
@@ -357,6 +362,8 @@ claim_once(Claim *order)
 		claimed[row].due = DatumGetTimestampTz(row_value(row, CLAIM_DUE, &isnull));
 	}
 	load_claimed(order->batch, rows);
+	/* A lease in a task that a deadline ends at this moment would be nobody's. */
+	write_lock_tasks(order->batch);
 	load_begun(order->batch);
 	for (uint64 row = 0; row < rows; row++)
 	{
@@ -418,6 +425,7 @@ tasker_claim_steps(PG_FUNCTION_ARGS)
 typedef struct Report
 {
 	int64		step_id;
+	int			place;			/* among those that the worker sent */
 	Jsonb	   *results;		/* complete */
 	char	   *error[5];		/* failed: message, sqlstate, detail, hint, context */
 } Report;
@@ -474,13 +482,16 @@ end_step(Batch *batch, Reports *reports, Report *report, TaskRun *task, int step
 						  reports->retry_after >= 0 ? now + Max(reports->retry_after, 1) : 0, now);
 }
 
+/* By step, and what was said of it first comes first. */
 static int
-compare_int64(const void *a, const void *b)
+compare_reports(const void *a, const void *b)
 {
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
+	const Report *left = a;
+	const Report *right = b;
 
-	return left < right ? -1 : left > right;
+	if (left->step_id != right->step_id)
+		return left->step_id < right->step_id ? -1 : 1;
+	return left->place - right->place;
 }
 
 /*
@@ -500,6 +511,7 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 
 	SPI_connect();
 	plan_cache_refresh();
+	qsort(reports->report, reports->count, sizeof(Report), compare_reports);
 	for (int i = 0; i < reports->count; i++)
 	{
 		tasks[i] = reports->report[i].step_id >> TASKER_STEP_BITS;
@@ -508,7 +520,6 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 	lock = PointerGetDatum(construct_array(steps, reports->count, INT8OID, 8, true,
 										   TYPALIGN_DOUBLE));
 	statement_run(&lock_leases, &lock, NULL);
-	qsort(tasks, reports->count, sizeof(int64), compare_int64);
 	load_locked(batch, tasks, reports->count);
 	now = tasker_now();
 
@@ -606,6 +617,7 @@ tasker_end_steps(PG_FUNCTION_ARGS)
 	for (int i = 0; i < reports.count; i++)
 	{
 		reports.report[i].step_id = id_nulls[i] ? 0 : DatumGetInt64(ids[i]);
+		reports.report[i].place = i;
 		for (int j = 0; j < width; j++)
 		{
 			if (nulls[i * width + j])

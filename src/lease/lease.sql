@@ -201,7 +201,11 @@ BEGIN
     RETURN (
         SELECT e.state
         FROM tasker._end_steps(ARRAY[step_id], true, NULL, tasker._error_texts(error), coalesce(retryable, true),
-                               (extract(epoch FROM least(retry_after, interval '100 years')) * 1000000)::bigint, worker, attempt, true) AS e);
+                               -- Not least(), which takes NULL for nothing.
+                               (extract(epoch FROM CASE
+                                                       WHEN retry_after > interval '100 years' THEN interval '100 years'
+                                                       ELSE retry_after
+                                                   END) * 1000000)::bigint, worker, attempt, true) AS e);
 END;
 $$;
 COMMENT ON FUNCTION tasker.fail_step(bigint, jsonb, boolean, interval, text, integer) IS

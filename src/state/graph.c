@@ -598,8 +598,14 @@ graph_finish(Batch *batch, TaskRun *task, TimestampTz at)
 
 	/* Before its start, only an operator can have dealt with every step. */
 	graph_start(batch, task, at);
+	if (task->errors == 0)
+		task->error = NULL;
 	if (task->unsatisfied == 0)
+	{
+		/* Of a step that an operator has dealt with since. */
+		task->error = NULL;
 		move_task(batch, task, TASK_COMPLETE, at, NULL);
+	}
 	else if (task->errors > 0)
 	{
 		for (int i = 0; i < task->plan->step_count; i++)

@@ -50,15 +50,6 @@ static Statement read_deadlines = {
 	.arg_types = {INT8ARRAYOID},
 };
 
-static TimestampTz
-row_time(uint64 row, int column)
-{
-	bool		isnull;
-	Datum		value = row_value(row, column, &isnull);
-
-	return isnull ? 0 : DatumGetTimestampTz(value);
-}
-
 /*
  * A row of a task, with the columns of LOAD_TASK_COLUMNS from the fourth on.
  */

@@ -206,6 +206,7 @@ extern void hold_alone(int64 task_id);
 extern void hold_release(int64 task_id);
 
 /* write.c */
+extern void write_lock_tasks(Batch *batch);
 extern void write_batch(Batch *batch);
 
 /* log.c */

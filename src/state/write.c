@@ -21,7 +21,7 @@
 #include "tasker.h"
 
 static Statement lock_tasks = {
-	.sql = "SELECT t.task_id, t.state, t.error "
+	.sql = "SELECT t.task_id, t.state, t.error, t.finished_at "
 	"FROM unnest($1) AS w (task_id) "
 	"JOIN tasker.task AS t ON t.task_id = w.task_id "
 	"ORDER BY t.task_id "
@@ -247,14 +247,17 @@ take_task_state(Batch *batch, TaskRun *task, int state)
 		return;
 	graph_forget_start(batch, task);
 	task->state = task->loaded_state = state;
-	task->changed = task->error != NULL;
+	/* Of one that somebody else has ended the row is theirs. */
+	task->changed = task->error != NULL && !task_has_ended(state);
 }
 
 /*
  * Locks the tasks that others may be at work on and takes in what they did.
+ * write_batch() does it; before that, who must not begin anything in a task that
+ * has ended meanwhile.
  */
-static void
-merge_shared(Batch *batch)
+void
+write_lock_tasks(Batch *batch)
 {
 	List	   *shared = NIL;
 	Datum	   *ids;
@@ -286,6 +289,7 @@ merge_shared(Batch *batch)
 		Jsonb	   *error;
 
 		take_task_state(batch, task, DatumGetInt16(row_value(row, 2, &isnull)));
+		task->finished_at = row_time(row, 4);
 		/* The error that came first stays the task's. */
 		error = row_jsonb(row, 3, batch->context);
 		if (error != NULL)
@@ -294,6 +298,8 @@ merge_shared(Batch *batch)
 	SPI_freetuptable(SPI_tuptable);
 
 	load_step_states(batch, shared);
+	foreach(cell, shared)
+		((TaskRun *) lfirst(cell))->locked = true;
 }
 
 /*
@@ -432,7 +438,7 @@ write_batch(Batch *batch)
 	context = AllocSetContextCreate(batch->context, "tasker write", ALLOCSET_DEFAULT_SIZES);
 	before = MemoryContextSwitchTo(context);
 
-	merge_shared(batch);
+	write_lock_tasks(batch);
 	/* Under the locks: not before what others did to the tasks until now. */
 	now = tasker_now();
 	queue_ready(batch, now);

@@ -117,6 +117,9 @@ DECLARE
     ids bigint[];
     unknown text;
 BEGIN
+    IF correlation_id IS NOT NULL OR traceparent IS NOT NULL THEN
+        PERFORM tasker._check_trace(correlation_id, traceparent);
+    END IF;
     IF bypass_steps <> '{}' THEN
         SELECT string_agg(format('"%s"', b.name), ', ')
         INTO unknown
@@ -250,17 +253,19 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     plan tasker.plan := tasker._current_plan(name, coalesce(namespace, 'default'), version);
+    key text := tasker._request_key(name, context, plan.namespace, plan.version, initiator, reason, source_system,
+                                    bypass_steps, idempotency_key);
 BEGIN
-    IF idempotency_key IS NOT NULL THEN
+    IF key IS NOT NULL THEN
         RETURN tasker._create_once(plan, context, initiator, reason, source_system, tags, bypass_steps,
-                                   idempotency_key, priority, run_at, correlation_id, traceparent);
+                                   key, priority, run_at, correlation_id, traceparent);
     END IF;
     RETURN (tasker._create_tasks(plan, ARRAY[context], initiator, reason, source_system, tags, bypass_steps,
                                  NULL, priority, run_at, correlation_id, traceparent))[1];
 END;
 $$;
 COMMENT ON FUNCTION tasker.create_task(text, jsonb, text, text, text, text, text, text[], text[], text, integer, timestamptz, text, text, text) IS
-'Creates a task, in the caller''s transaction; executors take it when that commits. Arguments: name and namespace of its template; version (NULL: the highest by semantic versioning); context, checked against the template''s schema, whose defaults are filled in; initiator, reason, source_system and tags, for people; bypass_steps, names of steps to skip; idempotency_key (the same key in a namespace makes one task, whose id every call returns); priority (higher goes first; 0 or NULL: as the template says); run_at, not before; correlation_id and traceparent, carried through; routing_key, unused on one server. Returns the task id. Raises TK006 for a context that breaks the schema, TK007 for an unknown template, version or step. Source: design, contract, "Tasks"; reference 4.1.';
+'Creates a task, in the caller''s transaction; executors take it when that commits. Arguments: name and namespace of its template; version (NULL: the highest by semantic versioning); context, checked against the template''s schema, whose defaults are filled in; initiator, reason, source_system and tags, for people; bypass_steps, names of steps to skip; idempotency_key (the same key in a namespace makes one task, whose id every call returns; NULL: none, or what the setting tasker.identity_strategy makes); priority (higher goes first; 0 or NULL: as the template says); run_at, not before; correlation_id (letters, digits, - and _, at most 100) and traceparent (as W3C Trace Context writes it), carried through; routing_key, unused on one server. Returns the task id. Raises TK006 for a context that breaks the schema and for a malformed id, TK007 for an unknown template, version or step. Source: design, contract, "Tasks"; reference 4.1.';
 
 CREATE FUNCTION tasker.create_tasks(
     name text,
@@ -288,16 +293,21 @@ BEGIN
     IF contexts IS NULL OR cardinality(contexts) = 0 THEN
         RETURN;
     END IF;
-    IF idempotency_key IS NULL THEN
+    IF tasker._request_key(name, contexts[1], plan.namespace, plan.version, initiator, reason, source_system,
+                           bypass_steps, idempotency_key) IS NULL THEN
         RETURN QUERY
         SELECT unnest(tasker._create_tasks(plan, contexts, initiator, reason, source_system, tags, bypass_steps,
                                            NULL, priority, run_at, correlation_id, traceparent));
         RETURN;
     END IF;
-    -- One key for many tasks: the place in the array makes each its own.
+    -- One key for many tasks: the place in the array makes each its own.  A key
+    -- that the setting makes is each task's own in any case.
     RETURN QUERY
     SELECT tasker._create_once(plan, c.context, initiator, reason, source_system, tags, bypass_steps,
-                               format('%s#%s', idempotency_key, c.place), priority, run_at, correlation_id, traceparent)
+                               CASE WHEN idempotency_key IS NOT NULL THEN format('%s#%s', idempotency_key, c.place)
+                                    ELSE tasker._request_key(name, c.context, plan.namespace, plan.version, initiator,
+                                                             reason, source_system, bypass_steps, NULL) END,
+                               priority, run_at, correlation_id, traceparent)
     FROM unnest(contexts) WITH ORDINALITY AS c (context, place);
 END;
 $$;

@@ -45,6 +45,15 @@ static Statement delete_waiting = {
 	.arg_types = {INT8OID, INT2ARRAYOID},
 };
 
+/* The oldest error of a task's steps but the one that is being dealt with. */
+static Statement first_error = {
+	.sql = "SELECT s.error FROM tasker.step AS s "
+	"WHERE s.task_id = $1 AND s.step_no <> $2 AND s.state = 4 "
+	"ORDER BY s.finished_at, s.step_no LIMIT 1",
+	.arg_count = 2,
+	.arg_types = {INT8OID, INT2OID},
+};
+
 /* The one operation at work. */
 typedef struct Operation
 {
@@ -144,13 +153,20 @@ requeue(Operation *op, bool touch)
 }
 
 /*
- * A task in error whose steps are dealt with goes on.
+ * A task in error whose steps are dealt with goes on.  Where another step is in
+ * error still, that one's is the task's error from now on.
  */
 static void
 reopen(Operation *op)
 {
-	if (op->task->state == TASK_ERROR)
-		graph_task_moved(op->batch, op->task, TASK_PENDING, op->reason, op->now);
+	TaskRun    *task = op->task;
+	Datum		values[2] = {Int64GetDatum(task->task_id), Int16GetDatum(op->step_no)};
+
+	if (task->state != TASK_ERROR)
+		return;
+	graph_task_moved(op->batch, task, TASK_PENDING, op->reason, op->now);
+	if (task->errors > 0 && statement_run(&first_error, values, NULL) > 0)
+		task->error = row_jsonb(0, 1, op->batch->context);
 }
 
 static void
@@ -158,6 +174,17 @@ retry_task(Operation *op)
 {
 	TaskRun    *task = op->task;
 
+	/* From some states a task gets to pending, too, but not by being retried. */
+	if (task->state != TASK_ERROR &&
+		state_move_allowed(MACHINE_TASK, task->state, TASK_PENDING))
+		ereport(ERROR,
+				errcode(ERRCODE_TASKER_ILLEGAL_MOVE),
+				errmsg("a task that is %s can't be retried", state_name(MACHINE_TASK, task->state)),
+				errdetail("Task " INT64_FORMAT " is %s.", task->task_id,
+						  state_name(MACHINE_TASK, task->state)),
+				task->state == TASK_PAUSED ?
+				errhint("Only a task in error can be. This one goes on by tasker.resume_task().") :
+				errhint("Only a task in error can be. A step of it that failed goes on by tasker.retry_step()."));
 	if (task->state != TASK_ERROR)
 		state_refuse(MACHINE_TASK, task->task_id, task->state, TASK_PENDING);
 	for (int no = 1; no <= task->plan->step_count; no++)

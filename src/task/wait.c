@@ -1,6 +1,6 @@
 /*
  * wait.c
- *	  tasker.wait_for_task(): sleeps until a task has ended.
+ *	  tasker.wait_for_task() and CALL tasker.wait(): sleep until a task has ended.
  *
  * The caller enters itself among the waiters, then looks at the task's row; who
  * ends the task commits, then looks at the waiters.  So one of the two sees the
@@ -10,16 +10,19 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "engine/processes.h"
@@ -32,6 +35,7 @@
 #define RELOOK_MS	1000
 
 PG_FUNCTION_INFO_V1(tasker_wait_for_task);
+PG_FUNCTION_INFO_V1(tasker_wait);
 
 /* Refuses what could only ever run into its timeout. */
 static void
@@ -61,7 +65,7 @@ look_at_task(int64 task_id)
 	if (plan == NULL)
 	{
 		Oid			type = INT8OID;
-		SPIPlanPtr	prepared = SPI_prepare("SELECT state, xmin FROM tasker.task WHERE task_id = $1",
+		SPIPlanPtr	prepared = SPI_prepare("SELECT state, xmin FROM tasker.task WHERE task_id OPERATOR(pg_catalog.=) $1",
 										   1, &type);
 
 		if (prepared == NULL || SPI_keepplan(prepared) != 0)
@@ -158,14 +162,11 @@ end_of_wait(const Interval *timeout)
 	return end;
 }
 
-/* tasker.wait_for_task(task_id bigint, timeout interval) RETURNS text */
-Datum
-tasker_wait_for_task(PG_FUNCTION_ARGS)
+/* The task to wait for; refuses where nobody may wait. */
+static int64
+checked_task_id(FunctionCallInfo fcinfo)
 {
-	TaskWaiter *waiter = waiter_of_backend();
 	int64		task_id;
-	TimestampTz until;
-	volatile int state = TASK_PENDING;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -174,17 +175,40 @@ tasker_wait_for_task(PG_FUNCTION_ARGS)
 				 errdetail("The argument task_id is NULL."),
 				 errhint("Pass the id that tasker.create_task() returned.")));
 	task_id = PG_GETARG_INT64(0);
-	until = end_of_wait(PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1));
-
 	if (my_slot != NULL)
 		refuse_to_wait(task_id, "A handler calls it: the executor would wait while it should work.",
 					   "Let a step depend on what it needs, or have an external worker wait.");
-	if (IsolationUsesXactSnapshot())
-		refuse_to_wait(task_id,
-					   "This transaction is REPEATABLE READ or SERIALIZABLE: it will never see the task end.",
-					   "Use READ COMMITTED, or wait in a transaction of its own.");
+	return task_id;
+}
 
-	SPI_connect();
+/* A look in a transaction of its own, as the role that owns the procedure. */
+static int
+look_and_commit(int64 task_id, Oid owner)
+{
+	Oid			user;
+	int			context;
+	int			state;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	state = look_at_task(task_id);
+	PopActiveSnapshot();
+	SetUserIdAndSecContext(user, context);
+	SPI_commit();
+	return state;
+}
+
+/*
+ * Waits; the SPI connection is the caller's.  owner is InvalidOid in a function,
+ * which looks under its caller's snapshot.
+ */
+static int
+wait_for_end(int64 task_id, TimestampTz until, Oid owner)
+{
+	TaskWaiter *waiter = waiter_of_backend();
+	volatile int state = TASK_PENDING;
+
 	/* One that waits already is a handler of ours that calls us: it just polls. */
 	if (waiter != NULL && OidIsValid(waiter->database))
 		waiter = NULL;
@@ -194,16 +218,82 @@ tasker_wait_for_task(PG_FUNCTION_ARGS)
 	{
 		bool		time_is_up = GetCurrentTimestamp() >= until;
 
-		state = look_at_task(task_id);
-		while (!task_has_ended(state) && !time_is_up)
+		for (;;)
 		{
+			state = OidIsValid(owner) ? look_and_commit(task_id, owner) : look_at_task(task_id);
+			if (task_has_ended(state) || time_is_up)
+				break;
 			time_is_up = !sleep_until_ended(waiter, until);
-			state = look_at_task(task_id);
 		}
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(stop_waiting, PointerGetDatum(waiter));
 	stop_waiting(0, PointerGetDatum(waiter));
+	return state;
+}
+
+/* tasker.wait_for_task(task_id bigint, timeout interval) RETURNS text */
+Datum
+tasker_wait_for_task(PG_FUNCTION_ARGS)
+{
+	int64		task_id = checked_task_id(fcinfo);
+	TimestampTz until = end_of_wait(PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1));
+	int			state;
+
+	if (IsolationUsesXactSnapshot())
+		refuse_to_wait(task_id,
+					   "This transaction is REPEATABLE READ or SERIALIZABLE: it will never see the task end.",
+					   "Use READ COMMITTED, or wait in a transaction of its own.");
+	SPI_connect();
+	state = wait_for_end(task_id, until, InvalidOid);
 	SPI_finish();
 
 	PG_RETURN_TEXT_P(cstring_to_text(state_name(MACHINE_TASK, state)));
+}
+
+static Oid
+owner_of(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/*
+ * CALL tasker.wait(task_id bigint, timeout interval, INOUT state text)
+ *
+ * It commits the caller's transaction first, and then after each look: so it
+ * sleeps without a snapshot and without a lock.  That is why it can be neither
+ * SECURITY DEFINER nor have a SET clause, which both forbid a commit.
+ */
+Datum
+tasker_wait(PG_FUNCTION_ARGS)
+{
+	int64		task_id = checked_task_id(fcinfo);
+	TimestampTz until = end_of_wait(PG_ARGISNULL(1) ? NULL : PG_GETARG_INTERVAL_P(1));
+	Oid			owner = owner_of(fcinfo->flinfo->fn_oid);
+	int			state;
+	TupleDesc	desc;
+	Datum		value;
+	bool		isnull = false;
+
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic)
+		refuse_to_wait(task_id,
+					   "It is called in a transaction block or by a function: it could not let go of its snapshot.",
+					   "CALL it outside of a transaction block, or use tasker.wait_for_task().");
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	SPI_commit();
+	state = wait_for_end(task_id, until, owner);
+	SPI_finish();
+
+	desc = CreateTemplateTupleDesc(1);
+	TupleDescInitEntry(desc, 1, "state", TEXTOID, -1, 0);
+	desc = BlessTupleDesc(desc);
+	value = CStringGetTextDatum(state_name(MACHINE_TASK, state));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, &value, &isnull)));
 }

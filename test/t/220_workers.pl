@@ -7,9 +7,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
-use Cwd qw(abs_path);
-use File::Copy qw(copy);
-use POSIX ();
+use ExampleWorkers;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use TaskerTest;
@@ -20,50 +18,14 @@ use constant TASKS => 2000;
 use constant STEPS => 5 * TASKS;
 use constant LEASE => 3;    # seconds
 
-# Both are built from the example as it stands, outside the checkout.
-my $source = abs_path("$FindBin::RealBin/../../example/worker");
-my $place = PostgreSQL::Test::Utils::tempdir;
-copy("$source/$_", $place) or die "$_: $!" foreach qw(Makefile worker.c worker.mjs package.json);
-
 foreach my $file (qw(worker.c worker.mjs))
 {
-	my @lines = split /\n/, slurp_file("$source/$file");
+	my @lines = split /\n/, slurp_file(worker_source() . "/$file");
 	cmp_ok(scalar(@lines), '<', 100, "$file is short");
 }
 
-# The server's own pg_config may have come here without libpq's headers.
-sub config_with_libpq
-{
-	foreach my $config ((map { "$_/pg_config" } split /:/, $ENV{PATH}), glob '/usr/lib/postgresql/*/bin/pg_config')
-	{
-		next unless -x $config;
-		chomp(my $headers = `$config --includedir`);
-		return $config if -f "$headers/libpq-fe.h";
-	}
-	return 'pg_config';
-}
-
-my ($stdout, $stderr);
-ok(IPC::Run::run([ 'make', '-C', $place, 'worker', 'PG_CONFIG=' . config_with_libpq() ], '>', \$stdout, '2>', \$stderr), 'worker.c compiles')
-  or diag($stderr);
-unlike($stderr, qr/warning/, 'without a warning');
-
-# Whom the system trusts, npm is to trust, too.
-$ENV{NODE_EXTRA_CA_CERTS} //= '/etc/ssl/certs/ca-certificates.crt' if -f '/etc/ssl/certs/ca-certificates.crt';
-
-# Why there is no Node worker; undef where there is one.
-sub without_node
-{
-	my $out = '';
-	my $run = sub { return eval { IPC::Run::run([@_], '<', \undef, '>&', \$out, IPC::Run::timeout(120)) } };
-
-	return 'there is no node of version 18 or later'
-	  unless $run->('node', '-e', 'process.exit(parseInt(process.versions.node) >= 18 ? 0 : 1)');
-	return "npm can't install pg: $out"
-	  unless $run->('npm', 'install', '--prefix', $place, '--no-audit', '--no-fund', '--no-package-lock', '--loglevel=error');
-	return;
-}
-my $without_node = without_node();
+unlike(build_c(), qr/warning/, 'without a warning');
+my $without_node = build_node();
 
 my $node = new_server('workers', 'tasker.executors = 2');
 $node->safe_psql('postgres', <<'SQL');
@@ -88,69 +50,32 @@ step_templates:
 ');
 SQL
 
-# The workers: how each is started, its name in claimed_by, its process.
-my %worker = (
-	c => { command => ["$place/worker"], name => sub { return "c/$_[0]" } },
-	node => { command => [ 'node', "$place/worker.mjs" ], name => sub { return "%/node/$_[0]" } });
-delete $worker{node} if defined $without_node;
+my @kinds = defined $without_node ? qw(c) : qw(c node);
+my %pid;
 
 sub start
 {
 	my ($kind) = @_;
-	my $pid = fork // die "fork: $!";
 
-	if ($pid == 0)
-	{
-		open STDERR, '>>', "${PostgreSQL::Test::Utils::log_path}/220_worker_$kind.log";
-		open STDOUT, '>&', \*STDERR;
-		@ENV{qw(PGHOST PGPORT PGDATABASE PGUSER WORKER_LEASE WORKER_BOUND)} =
-		  ($node->host, $node->port, 'postgres', $ENV{PGUSER} // scalar getpwuid($>), LEASE, 'yes');
-		# Without the END blocks, which would stop the server.
-		exec @{ $worker{$kind}{command} } or POSIX::_exit(1);
-	}
-	$worker{$kind}{pid} = $pid;
+	$pid{$kind} = start_worker($kind,
+		PGHOST => $node->host, PGPORT => $node->port, PGDATABASE => 'postgres',
+		WORKER_LEASE => LEASE, WORKER_BOUND => 'yes');
 	return;
-}
-
-sub holds
-{
-	my ($kind) = @_;
-	my $name = $worker{$kind}{name}->($worker{$kind}{pid});
-
-	return $node->safe_psql('postgres', "SELECT count(*) FROM tasker.workflow_steps WHERE claimed_by LIKE '$name'");
-}
-
-# Stops the worker in the middle of a batch where it can be had; returns the
-# number of steps that it holds.
-sub stop_at_work
-{
-	my ($kind) = @_;
-	my $held = 0;
-
-	for (1 .. 20)
-	{
-		kill 'STOP', $worker{$kind}{pid};
-		$held = holds($kind);
-		last if $held > 0;
-		kill 'CONT', $worker{$kind}{pid};
-		usleep(20_000);
-	}
-	return $held;
-}
-
-sub ended
-{
-	my ($kind, $signal) = @_;
-
-	kill $signal, $worker{$kind}{pid};
-	waitpid $worker{$kind}{pid}, 0;
-	return $?;
 }
 
 sub open_tasks
 {
 	return $node->safe_psql('postgres', "SELECT count(*) FROM tasker.tasks WHERE state <> 'complete'");
 }
+
+start($_) foreach @kinds;
+wait_until($node, 'postgres', sprintf(<<'SQL', scalar @kinds), 'the workers wait for work');
+SELECT count(*) = %d
+FROM pg_stat_activity
+WHERE backend_type = 'client backend'
+  AND state = 'idle'
+  AND query LIKE '%%tasker.claim_steps(%%'
+SQL
 
 # The load comes over some seconds, so that there is always something to kill.
 my $rows = TASKS / 20;
@@ -160,20 +85,18 @@ SELECT tasker.create_tasks('mixed',
                            run_at => tasker.clock() + part * interval '400 ms')
 FROM generate_series(1, 20) AS part
 SQL
-my @kinds = sort keys %worker;
-start($_) foreach @kinds;
-
 my $start = time;
 my $kills = 0;
 my $killed_at_work = 0;
 while (open_tasks() > 0 && time - $start < 90)
 {
-	my $kind = $kinds[ $kills % @kinds ];
+	# Node takes its time to start, so it lives longer.
+	my $kind = $kills % 3 == 2 ? $kinds[-1] : 'c';
 	my $next = time + 1;
 
-	my $held = stop_at_work($kind);
+	my $held = stop_at_work($node, $kind, $pid{$kind});
 	$killed_at_work++ if $held > 0;
-	ended($kind, 'KILL');
+	end_worker($pid{$kind}, 'KILL');
 	start($kind);
 	$kills++;
 	usleep(1_000_000 * ($next - time)) if $next > time;
@@ -250,22 +173,16 @@ sound('');
 cmp_ok($node->safe_psql('postgres', "SELECT count(*) FROM tasker.transitions WHERE metadata ->> 'sqlstate' = 'TK003'"),
 	'>', 0, 'the kills cost attempts');
 
-# Each kind has its share, and comes back after its connection was cut.
-foreach my $kind (@kinds)
-{
-	my $like = $worker{$kind}{name}->('%');
-	cmp_ok($node->safe_psql('postgres', "SELECT count(*) FROM tasker.workflow_steps WHERE results ->> 'worker' LIKE '$like'"),
-		'>', 0, "the $kind worker did some");
-}
+# They come back when the server was gone.
 $node->restart('immediate');
 wait_until($node, 'postgres', "SELECT count(*) >= 2 FROM pg_stat_activity WHERE backend_type = 'tasker executor'", 'the server is back');
 foreach my $kind (@kinds)
 {
 	my @others = grep { $_ ne $kind } @kinds;
-	kill 'STOP', $worker{$_}{pid} foreach @others;
+	kill 'STOP', $pid{$_} foreach @others;
 	my $id = $node->safe_psql('postgres', "SELECT tasker.create_task('mixed', '{\"text\": \"" . 'lorem ipsum ' x 500 . "\"}')");
 	wait_until($node, 'postgres', "SELECT state = 'complete' FROM tasker.tasks WHERE task_id = $id", "the $kind worker connects again by itself");
-	kill 'CONT', $worker{$_}{pid} foreach @others;
+	kill 'CONT', $pid{$_} foreach @others;
 }
 
 # One that sleeps through its lease: the work is done by the other, its own
@@ -279,12 +196,12 @@ SKIP:
 		$node->safe_psql('postgres', <<'SQL');
 SELECT tasker.create_tasks('mixed', array_fill(jsonb_build_object('text', repeat('lorem ipsum ', 500)), ARRAY[100]))
 SQL
-		$slept = stop_at_work('node');
+		$slept = stop_at_work($node, 'node', $pid{node});
 		last if $slept > 0;
 	}
 	cmp_ok($slept, '>', 0, 'a worker falls asleep at work');
 	wait_until($node, 'postgres', "SELECT bool_and(state = 'complete') FROM tasker.tasks", 'the other one does its work');
-	kill 'CONT', $worker{node}{pid};
+	kill 'CONT', $pid{node};
 	$node->safe_psql('postgres', <<'SQL');
 SELECT tasker.create_tasks('mixed', array_fill(jsonb_build_object('text', repeat('lorem ipsum ', 500)), ARRAY[100]))
 SQL
@@ -292,10 +209,19 @@ SQL
 	sound(' after a late result');
 }
 
+# Each kind has its share.
+foreach my $kind (@kinds)
+{
+	my $like = worker_like($kind, '%');
+	my $share = $node->safe_psql('postgres', "SELECT count(*) FROM tasker.workflow_steps WHERE results ->> 'worker' LIKE '$like'");
+	cmp_ok($share, '>', 0, "the $kind worker did some");
+	note("$share steps by the $kind worker");
+}
+
 # What is at hand is finished when they are told to stop.
 foreach my $kind (@kinds)
 {
-	is(ended($kind, 'TERM'), 0, "the $kind worker ends when it is told to");
+	is(end_worker($pid{$kind}, 'TERM'), 0, "the $kind worker ends when it is told to");
 }
 is(open_tasks(), '0', 'and leaves nothing behind');
 

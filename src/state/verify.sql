@@ -433,7 +433,6 @@ AS $$
                           WHEN q.state = 1 THEN format('the lease belongs in lane -1 for none, due at %s', coalesce(q.lease_until::text, 'its end'))
                           WHEN q.is_mistimed THEN format('the retry is due at %s', q.next_attempt_at)
                           WHEN q.lane = -1 AND q.rank <> 0 THEN 'in lane -1 the rank is 0'
-                          WHEN q.lane < -1 THEN 'what waits for a limit is a step for an executor, and the limit exists'
                           WHEN q.is_api THEN 'an api step belongs in lane 3'
                           ELSE format('a step of handler "%s" belongs in one of the lanes 0 to 2, or in that of the external handler', q.handler_class)
                       END)
@@ -447,10 +446,8 @@ AS $$
           AND q.has_plan
           AND (q.lane = -1 AND q.rank <> 0
                OR q.lane >= 0 AND q.due_lane IS NOT NULL
-               OR q.lane < -1 AND (q.step_no < 1
-                                   OR q.due_lane IS NULL
-                                   OR q.due_lane NOT BETWEEN 0 AND 2
-                                   OR NOT EXISTS (SELECT FROM tasker.max_in_progress AS m WHERE m.limit_id = -1000 - q.lane))
+               OR q.lane BETWEEN -1000 AND -2
+               OR q.lane < -1000 AND (q.step_no < 1 OR q.target > 2)
                OR CASE
                       WHEN q.step_no = 0 THEN q.target IS DISTINCT FROM 0
                       WHEN q.step_no = -1 THEN q.lane <> -1 OR q.due_lane IS NOT NULL

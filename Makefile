@@ -26,6 +26,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	definition/schema.sql \
 	registry/handlers.sql \
 	registry/dependencies.sql \
+	definition/validate_keys.sql \
 	definition/validate.sql \
 	definition/register.sql \
 	task/annotations.sql \

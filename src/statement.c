@@ -17,8 +17,10 @@
 #include "executor/spi.h"
 #include "jit/jit.h"
 #include "optimizer/cost.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -134,4 +136,23 @@ row_time(uint64 row, int column)
 	Datum		value = row_value(row, column, &isnull);
 
 	return isnull ? 0 : DatumGetTimestampTz(value);
+}
+
+int
+array_argument(FunctionCallInfo fcinfo, int arg, Datum **elements, bool **nulls)
+{
+	ArrayType  *array;
+	int16		len;
+	bool		byval;
+	char		align;
+	int			count;
+
+	*elements = NULL;
+	*nulls = NULL;
+	if (PG_ARGISNULL(arg))
+		return -1;
+	array = PG_GETARG_ARRAYTYPE_P(arg);
+	get_typlenbyvalalign(ARR_ELEMTYPE(array), &len, &byval, &align);
+	deconstruct_array(array, ARR_ELEMTYPE(array), len, byval, align, elements, nulls, &count);
+	return count;
 }

@@ -9,6 +9,7 @@
 
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
@@ -33,5 +34,8 @@ extern Datum row_value(uint64 row, int column, bool *isnull);
 extern char *row_text(uint64 row, int column, MemoryContext context);	/* NULL for null */
 extern Jsonb *row_jsonb(uint64 row, int column, MemoryContext context);	/* a copy, or NULL */
 extern TimestampTz row_time(uint64 row, int column);	/* 0 for null */
+
+/* Elements of an array that a function was called with; -1 where it is NULL. */
+extern int	array_argument(FunctionCallInfo fcinfo, int arg, Datum **elements, bool **nulls);
 
 #endif							/* TASKER_STATEMENT_H */

@@ -21,7 +21,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -561,26 +560,6 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 }
 
 /*
- * Elements of an array argument; NULLs come as such, a NULL array has none.
- */
-static int
-elements(FunctionCallInfo fcinfo, int arg, Datum **values, bool **nulls)
-{
-	ArrayType  *array;
-	int16		len;
-	bool		byval;
-	char		align;
-	int			count;
-
-	if (PG_ARGISNULL(arg))
-		return 0;
-	array = PG_GETARG_ARRAYTYPE_P(arg);
-	get_typlenbyvalalign(ARR_ELEMTYPE(array), &len, &byval, &align);
-	deconstruct_array(array, ARR_ELEMTYPE(array), len, byval, align, values, nulls, &count);
-	return count;
-}
-
-/*
  * tasker._end_steps(step_ids bigint[], failed boolean, results jsonb[], errors text[],
  *		retryable boolean, retry_after bigint, worker text, attempt integer, strict boolean)
  *
@@ -605,8 +584,8 @@ tasker_end_steps(PG_FUNCTION_ARGS)
 	reports.attempt = PG_ARGISNULL(7) ? 0 : PG_GETARG_INT32(7);
 
 	width = reports.failed ? 5 : 1;
-	reports.count = elements(fcinfo, 0, &ids, &id_nulls);
-	payload_count = elements(fcinfo, reports.failed ? 3 : 2, &payloads, &nulls);
+	reports.count = Max(array_argument(fcinfo, 0, &ids, &id_nulls), 0);
+	payload_count = Max(array_argument(fcinfo, reports.failed ? 3 : 2, &payloads, &nulls), 0);
 	if (payload_count != reports.count * width)
 		ereport(ERROR,
 				errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -18,7 +18,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -27,6 +26,7 @@
 #include "engine/activation.h"
 #include "shared_memory.h"
 #include "state/state.h"
+#include "statement.h"
 #include "tasker.h"
 
 PG_FUNCTION_INFO_V1(tasker_append_log);
@@ -167,28 +167,6 @@ log_append(const Move *moves, int count)
 }
 
 /*
- * Elements of an array argument; count -1 where the argument is NULL.
- */
-static Datum *
-array_elements(FunctionCallInfo fcinfo, int arg, bool **nulls, int *count)
-{
-	ArrayType  *array;
-	Datum	   *elements;
-	int16		len;
-	bool		byval;
-	char		align;
-
-	*count = -1;
-	*nulls = NULL;
-	if (PG_ARGISNULL(arg))
-		return NULL;
-	array = PG_GETARG_ARRAYTYPE_P(arg);
-	get_typlenbyvalalign(ARR_ELEMTYPE(array), &len, &byval, &align);
-	deconstruct_array(array, ARR_ELEMTYPE(array), len, byval, align, &elements, nulls, count);
-	return elements;
-}
-
-/*
  * tasker._append_log(bigint[], smallint[], smallint[], smallint[], smallint[], jsonb[])
  */
 Datum
@@ -202,7 +180,7 @@ tasker_append_log(PG_FUNCTION_ARGS)
 	TimestampTz now = tasker_now();
 
 	for (int i = 0; i < 6; i++)
-		columns[i] = array_elements(fcinfo, i, &nulls[i], &counts[i]);
+		counts[i] = array_argument(fcinfo, i, &columns[i], &nulls[i]);
 	count = Max(counts[0], 0);
 	for (int i = 1; i < 6; i++)
 		if (counts[i] >= 0 && counts[i] != count)

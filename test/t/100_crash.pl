@@ -29,51 +29,34 @@ CREATE TABLE public.effect (
     depends_on jsonb
 );
 CREATE TABLE public.gate (open boolean);
-CREATE FUNCTION public.quick(step tasker.step_context)
-RETURNS jsonb
-LANGUAGE plpgsql
-AS $$
-BEGIN
+SQL
+create_handlers($node, 'postgres',
+	quick => <<'SQL',
     INSERT INTO public.effect VALUES (step.step_id, step.dependencies);
     RETURN jsonb_build_object('step', step.step_name);
-END;
-$$;
-CREATE FUNCTION public.slow(step tasker.step_context)
-RETURNS jsonb
-LANGUAGE plpgsql
-AS $$
-BEGIN
+SQL
+	slow => <<'SQL',
     INSERT INTO public.effect VALUES (step.step_id, step.dependencies);
     PERFORM pg_sleep(0.001);
     RETURN jsonb_build_object('step', step.step_name);
-END;
-$$;
-CREATE FUNCTION public.behind_gate(step tasker.step_context)
-RETURNS jsonb
-LANGUAGE plpgsql
-AS $$
-BEGIN
+SQL
+	behind_gate => <<'SQL',
     INSERT INTO public.effect VALUES (step.step_id, step.dependencies);
     WHILE NOT EXISTS (SELECT FROM public.gate) LOOP
         PERFORM pg_sleep(0.01);
     END LOOP;
     RETURN '{}';
-END;
-$$;
-CREATE FUNCTION public.sleepy(step tasker.step_context)
-RETURNS jsonb
-LANGUAGE plpgsql
-AS $$
-BEGIN
+SQL
+	sleepy => <<'SQL',
     INSERT INTO public.effect VALUES (step.step_id, step.dependencies);
     IF NOT EXISTS (SELECT FROM public.gate) THEN
         PERFORM pg_sleep(60);
     END IF;
     RETURN '{}';
-END;
-$$;
+SQL
+);
+$node->safe_psql('postgres', <<'SQL');
 SET client_min_messages = error;
-SELECT tasker.register_handler(name, name::regproc) FROM unnest(ARRAY['quick', 'slow', 'behind_gate', 'sleepy']) AS name;
 SELECT tasker.register_task('{"name": "one", "step_templates": [{"name": "only", "handler_class": "quick"}]}');
 SELECT tasker.register_task('{"name": "chain", "step_templates": [
     {"name": "a", "handler_class": "quick"},

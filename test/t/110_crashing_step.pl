@@ -13,25 +13,19 @@ use Test::More;
 
 my $node = new_server('crashing', '');
 
-# The handlers: one that kills its own executor until that has been counted so
-# often, and one that writes a row.
 $node->safe_psql('postgres', <<'SQL');
 CREATE EXTENSION tasker;
 CREATE TABLE public.done (step_id bigint PRIMARY KEY);
-CREATE FUNCTION public.quick(step tasker.step_context)
-RETURNS jsonb
-LANGUAGE plpgsql
-AS $$
-BEGIN
+SQL
+
+# The handlers: one that kills its own executor until that has been counted so
+# often, and one that writes a row.
+create_handlers($node, 'postgres',
+	quick => <<'SQL',
     INSERT INTO public.done VALUES (step.step_id);
     RETURN '{}';
-END;
-$$;
-CREATE FUNCTION public.crash(step tasker.step_context)
-RETURNS jsonb
-LANGUAGE plpgsql
-AS $$
-BEGIN
+SQL
+	crash => <<'SQL',
     IF coalesce((SELECT sum(c.crashes) FROM tasker.crash AS c WHERE c.task_id = step.task_id), 0)
        < (step.context ->> 'times')::integer THEN
         EXECUTE format('COPY (SELECT 1) TO PROGRAM %L', 'kill -9 ' || pg_backend_pid());
@@ -39,11 +33,10 @@ BEGIN
     END IF;
     INSERT INTO public.done VALUES (step.step_id);
     RETURN jsonb_build_object('attempt', step.attempt);
-END;
-$$;
+SQL
+);
+$node->safe_psql('postgres', <<'SQL');
 SET client_min_messages = error;
-SELECT tasker.register_handler('quick', 'public.quick');
-SELECT tasker.register_handler('crash', 'public.crash');
 SELECT tasker.register_task('{"name": "quick", "step_templates": [{"name": "only", "handler_class": "quick"}]}');
 SELECT tasker.register_task('{"name": "crash", "step_templates": [{"name": "only", "handler_class": "crash"}]}');
 SELECT tasker.register_task('{"name": "crash_behind", "step_templates": [

@@ -18,47 +18,30 @@ my $node = new_server('wakeup', 'track_commit_timestamp = on');
 $node->safe_psql('postgres', <<'SQL');
 CREATE EXTENSION tasker;
 CREATE TABLE public.gate (open boolean);
-CREATE FUNCTION public.quick(step tasker.step_context)
-RETURNS jsonb
-LANGUAGE plpgsql
-AS $$
-BEGIN
+SQL
+create_handlers($node, 'postgres',
+	quick => <<'SQL',
     RETURN jsonb_build_object('pid', pg_backend_pid(), 'at', clock_timestamp());
-END;
-$$;
-CREATE FUNCTION public.slow(step tasker.step_context)
-RETURNS jsonb
-LANGUAGE plpgsql
-AS $$
-BEGIN
+SQL
+	slow => <<'SQL',
     PERFORM pg_sleep(1);
     RETURN jsonb_build_object('pid', pg_backend_pid());
-END;
-$$;
-CREATE FUNCTION public.behind_gate(step tasker.step_context)
-RETURNS jsonb
-LANGUAGE plpgsql
-AS $$
-BEGIN
+SQL
+	behind_gate => <<'SQL',
     WHILE NOT EXISTS (SELECT FROM public.gate) LOOP
         PERFORM pg_sleep(0.01);
     END LOOP;
     RETURN '{}';
-END;
-$$;
-CREATE FUNCTION public.second_time(step tasker.step_context)
-RETURNS jsonb
-LANGUAGE plpgsql
-AS $$
-BEGIN
+SQL
+	second_time => <<'SQL',
     IF step.attempt = 1 THEN
         RAISE 'not yet';
     END IF;
     RETURN '{}';
-END;
-$$;
+SQL
+);
+$node->safe_psql('postgres', <<'SQL');
 SET client_min_messages = error;
-SELECT tasker.register_handler(name, name::regproc) FROM unnest(ARRAY['quick', 'slow', 'behind_gate', 'second_time']) AS name;
 SELECT tasker.register_task('{"name": "quick", "step_templates": [{"name": "only", "handler_class": "quick"}]}');
 SELECT tasker.register_task('{"name": "chain", "step_templates": [
     {"name": "a", "handler_class": "quick"},

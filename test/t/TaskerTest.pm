@@ -11,7 +11,7 @@ use Test::More;
 use Time::HiRes qw(time);
 use Exporter 'import';
 
-our @EXPORT = qw(new_server install_tasker wait_until within workers waits_for_workers);
+our @EXPORT = qw(new_server install_tasker create_handlers wait_until within workers waits_for_workers);
 
 # A server that runs, with these lines in its configuration.
 sub new_server
@@ -51,6 +51,28 @@ SELECT tasker.register_task('{"name": "quick", "step_templates": [{"name": "only
 SELECT tasker.register_task('{"name": "sleepy", "step_templates": [{"name": "only", "handler_class": "sleepy"}]}');
 SELECT tasker.register_task('{"name": "outside", "step_templates": [{"name": "only", "handler_class": "outside"}]}');
 SQL
+	return;
+}
+
+# Handlers in PL/pgSQL, in the schema public, of that name and with that body.
+sub create_handlers
+{
+	my ($node, $database, %bodies) = @_;
+
+	foreach my $name (sort keys %bodies)
+	{
+		$node->safe_psql($database, <<"SQL");
+CREATE FUNCTION public.$name(step tasker.step_context)
+RETURNS jsonb
+LANGUAGE plpgsql
+AS \$\$
+BEGIN
+$bodies{$name}END;
+\$\$;
+SET client_min_messages = error;
+SELECT tasker.register_handler('$name', 'public.$name');
+SQL
+	}
 	return;
 }
 

@@ -1,0 +1,81 @@
+/*
+ * yaml_internal.h
+ *	  What the files of the YAML reader have in common.
+ *
+ * For these files only.  Nothing of the server and nothing of libyaml is here:
+ * only yaml_core.c knows of events, the others are given places and texts.
+ */
+#ifndef TASKER_YAML_INTERNAL_H
+#define TASKER_YAML_INTERNAL_H
+
+#include <stdint.h>
+
+#include "yaml_core.h"
+
+/* A place in the text; both from 1, the column in characters. */
+typedef struct YamlPlace
+{
+	int			line;
+	int			column;
+} YamlPlace;
+
+typedef struct YamlFrame YamlFrame;
+
+/* A text that is being read. */
+typedef struct YamlReader
+{
+	YamlDocument *document;
+	const YamlLimits *limits;
+	YamlError  *error;
+	const char *text;			/* what libyaml reads */
+	size_t		length;
+	char	   *marked;			/* the text with stand-ins; NULL: none needed */
+	YamlNode   *root;
+	YamlItem   *items;			/* of all open collections */
+	size_t		item_count;
+	size_t		item_space;
+	YamlFrame  *frames;			/* a stack of the open collections */
+	int			depth;
+	void	   *anchors;		/* tree of Anchor, by name */
+	size_t		nodes;
+	size_t		bytes;
+} YamlReader;
+
+/*
+ * yaml_core.c.  Whatever returns a bool has noted the error where it is false;
+ * an error of the text as a whole has no place, which is {0, 0}.
+ */
+extern bool yaml_fail(YamlReader *reader, YamlPlace at, const char *hint, const char *format,...)
+			__attribute__((format(printf, 4, 5)));
+extern bool yaml_out_of_memory(YamlReader *reader);
+extern void *yaml_allocate(YamlReader *reader, size_t size);	/* part of the document */
+
+/* yaml_text.c: the text, before libyaml sees it and after. */
+extern bool yaml_prepare_text(YamlReader *reader);
+extern size_t yaml_restore_text(char *text, size_t length, bool double_quoted);
+extern const char *yaml_find_line(const YamlReader *reader, int number, size_t *length);
+extern YamlPlace yaml_stay_within(const YamlReader *reader, YamlPlace at);
+extern const char *yaml_excerpt(const char *text, size_t length, char buffer[64]);
+extern int64_t yaml_hex_value(const char *p, size_t left, int digits);
+
+/* yaml_hint.c: what to do about an error of libyaml's. */
+extern const char *yaml_guess(const YamlReader *reader, const char *problem, YamlPlace at);
+
+/* yaml_scalar.c: the core schema. */
+extern bool yaml_resolve_plain(YamlReader *reader, YamlPlace at, YamlNode *node);
+extern bool yaml_resolve_tagged(YamlReader *reader, YamlPlace at, YamlNode *node, const char *tag);
+extern bool yaml_check_collection_tag(YamlReader *reader, YamlPlace at, YamlKind kind,
+									  const char *tag);
+
+/* yaml_node.c: the tree.  An anchor is NULL where there is none. */
+extern bool yaml_begin_nodes(YamlReader *reader);
+extern void yaml_end_nodes(YamlReader *reader);
+extern YamlNode *yaml_make_node(YamlReader *reader, YamlPlace at, YamlKind kind);
+extern bool yaml_add_scalar(YamlReader *reader, YamlPlace at, YamlNode *node,
+							const char *anchor, bool plain);
+extern bool yaml_add_alias(YamlReader *reader, YamlPlace at, const char *name);
+extern bool yaml_open_collection(YamlReader *reader, YamlPlace at, YamlKind kind,
+								 const char *anchor);
+extern bool yaml_close_collection(YamlReader *reader);
+
+#endif							/* TASKER_YAML_INTERNAL_H */

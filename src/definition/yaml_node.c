@@ -1,0 +1,391 @@
+/*
+ * yaml_node.c
+ *	  The tree of a YAML document: nodes, aliases, merge keys, and limits.
+ *
+ * It is built without recursion, so deep input can't overflow the stack.  What
+ * an alias stands for is shared, not copied, and charged in full against the
+ * limits, so a few lines can't grow into gigabytes.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE				/* tdestroy */
+#endif
+
+#include "yaml_internal.h"
+
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Anchor
+{
+	const char *name;
+	YamlNode   *node;
+} Anchor;
+
+/* A collection that is being read. */
+struct YamlFrame
+{
+	YamlNode   *node;
+	size_t		first_item;		/* of its items, which lie at the end of YamlReader.items */
+	YamlItem	pending;		/* key that waits for its value */
+	bool		has_key;
+	bool		is_merge;		/* the pending key is << */
+	YamlItem	merge;			/* << and its value; value NULL: none */
+};
+
+/* Charges what a node, or all that an alias stands for, adds to the whole. */
+static bool
+charge(YamlReader *reader, YamlPlace at, size_t nodes, size_t bytes)
+{
+	reader->nodes += nodes;
+	reader->bytes += bytes;
+	if (reader->nodes > reader->limits->nodes)
+		return yaml_fail(reader, at, NULL,
+						 "there are more than %zu keys and values, aliases expanded", reader->limits->nodes);
+	if (reader->bytes > reader->limits->expanded_bytes)
+		return yaml_fail(reader, at, NULL,
+						 "keys and values have more than %zu bytes, aliases expanded",
+						 reader->limits->expanded_bytes);
+	return true;
+}
+
+YamlNode *
+yaml_make_node(YamlReader *reader, YamlPlace at, YamlKind kind)
+{
+	YamlNode   *node = yaml_allocate(reader, sizeof(YamlNode));
+
+	if (node == NULL)
+		return NULL;
+	memset(node, 0, sizeof(*node));
+	node->kind = kind;
+	node->line = at.line;
+	node->column = at.column;
+	node->nodes = 1;
+	return node;
+}
+
+static int
+compare_anchors(const void *a, const void *b)
+{
+	return strcmp(((const Anchor *) a)->name, ((const Anchor *) b)->name);
+}
+
+/* A later anchor of the same name takes its place. */
+static bool
+set_anchor(YamlReader *reader, const char *name, YamlNode *node)
+{
+	size_t		size;
+	char	   *copy;
+	Anchor	   *anchor;
+	Anchor	  **found;
+
+	if (name == NULL)
+		return true;
+	size = strlen(name) + 1;
+	copy = yaml_allocate(reader, size);
+	anchor = yaml_allocate(reader, sizeof(Anchor));
+	if (copy == NULL || anchor == NULL)
+		return false;
+	memcpy(copy, name, size);
+	anchor->name = copy;
+	anchor->node = node;
+	found = tsearch(anchor, &reader->anchors, compare_anchors);
+	if (found == NULL)
+		return yaml_out_of_memory(reader);
+	(*found)->node = node;
+	return true;
+}
+
+/* Puts an item at the end of the list of all open collections. */
+static bool
+push_item(YamlReader *reader, const YamlItem *item)
+{
+	if (reader->item_count == reader->item_space)
+	{
+		size_t		space = reader->item_space == 0 ? 256 : reader->item_space * 2;
+		YamlItem   *items = realloc(reader->items, space * sizeof(YamlItem));
+
+		if (items == NULL)
+			return yaml_out_of_memory(reader);
+		reader->items = items;
+		reader->item_space = space;
+	}
+	reader->items[reader->item_count++] = *item;
+	return true;
+}
+
+/* Takes a node as the next key of the open mapping. */
+static bool
+add_key(YamlReader *reader, YamlFrame *frame, YamlPlace at, const YamlNode *node, bool plain)
+{
+	YamlItem   *key = &frame->pending;
+
+	if (node->kind == YAML_KIND_SEQUENCE || node->kind == YAML_KIND_MAPPING)
+		return yaml_fail(reader, at,
+						 "Put it in quotes if it is text, as in \"{{name}}\".",
+						 "a list or a mapping can't be a key");
+	if (node->raw_length > reader->limits->key_bytes)
+		return yaml_fail(reader, at, NULL,
+						 "a key has more than %zu bytes", reader->limits->key_bytes);
+	key->key = node->raw;
+	key->key_length = node->raw_length;
+	key->line = at.line;
+	key->column = at.column;
+	frame->has_key = true;
+	frame->is_merge = plain && node->raw_length == 2 && memcmp(node->raw, "<<", 2) == 0;
+	return true;
+}
+
+static YamlPlace
+item_place(const YamlItem *item)
+{
+	return (YamlPlace) {item->line, item->column};
+}
+
+static bool
+fail_for_duplicate(YamlReader *reader, const YamlItem *first, const YamlItem *second, const char *hint)
+{
+	char		name[64];
+
+	return yaml_fail(reader, item_place(second), hint,
+					 "the key \"%s\" is there twice, in line %d and in line %d",
+					 yaml_excerpt(second->key, second->key_length, name), first->line, second->line);
+}
+
+/* Takes the value of a merge key, which is a mapping or a list of mappings. */
+static bool
+add_merge(YamlReader *reader, YamlFrame *frame, YamlNode *value)
+{
+	bool		fits = value->kind == YAML_KIND_MAPPING || value->kind == YAML_KIND_SEQUENCE;
+
+	if (frame->merge.value != NULL)
+		return fail_for_duplicate(reader, &frame->merge, &frame->pending,
+								  "To merge several mappings, list them: <<: [*a, *b]");
+	if (value->kind == YAML_KIND_SEQUENCE)
+		for (size_t i = 0; i < value->count; i++)
+			fits = fits && value->items[i].value->kind == YAML_KIND_MAPPING;
+	if (!fits)
+		return yaml_fail(reader, item_place(&frame->pending),
+						 "Put the key in quotes if it is not meant to merge.",
+						 "the merge key << needs a mapping, or a list of mappings");
+	frame->merge = frame->pending;
+	frame->merge.value = value;
+	return true;
+}
+
+/* Puts a complete node where it belongs. */
+static bool
+add_node(YamlReader *reader, YamlPlace at, YamlNode *node, bool plain)
+{
+	YamlFrame  *frame;
+
+	if (reader->depth == 0)
+	{
+		reader->root = node;
+		return true;
+	}
+	frame = &reader->frames[reader->depth - 1];
+	if (frame->node->kind == YAML_KIND_SEQUENCE)
+	{
+		YamlItem	item = {NULL, 0, at.line, at.column, node};
+
+		return push_item(reader, &item);
+	}
+	if (!frame->has_key)
+		return add_key(reader, frame, at, node, plain);
+	frame->has_key = false;
+	if (frame->is_merge)
+		return add_merge(reader, frame, node);
+	frame->pending.value = node;
+	return push_item(reader, &frame->pending);
+}
+
+bool
+yaml_add_scalar(YamlReader *reader, YamlPlace at, YamlNode *node, const char *anchor, bool plain)
+{
+	return charge(reader, at, 1, node->bytes) &&
+		set_anchor(reader, anchor, node) &&
+		add_node(reader, at, node, plain);
+}
+
+bool
+yaml_add_alias(YamlReader *reader, YamlPlace at, const char *name)
+{
+	Anchor		wanted = {name, NULL};
+	Anchor	  **found = tfind(&wanted, &reader->anchors, compare_anchors);
+	char		buffer[64];
+	YamlNode   *node;
+
+	yaml_excerpt(name, strlen(name), buffer);
+	if (found == NULL)
+		return yaml_fail(reader, at,
+						 "An anchor is set before its use, with &name; put the value in quotes if it is text.",
+						 "there is no anchor for the alias *%s", buffer);
+	node = (*found)->node;
+	if (node->open)
+		return yaml_fail(reader, at, NULL,
+						 "the alias *%s stands within what it stands for", buffer);
+	if (reader->depth + node->height > reader->limits->depth)
+		return yaml_fail(reader, at, NULL,
+						 "values are nested more than %d levels deep", reader->limits->depth);
+	return charge(reader, at, node->nodes, node->bytes) && add_node(reader, at, node, false);
+}
+
+bool
+yaml_open_collection(YamlReader *reader, YamlPlace at, YamlKind kind, const char *anchor)
+{
+	YamlNode   *node;
+	YamlFrame  *frame;
+
+	if (reader->depth >= reader->limits->depth)
+		return yaml_fail(reader, at, NULL,
+						 "values are nested more than %d levels deep", reader->limits->depth);
+	node = yaml_make_node(reader, at, kind);
+	if (node == NULL || !charge(reader, at, 1, 0) || !set_anchor(reader, anchor, node))
+		return false;
+	node->open = true;
+	frame = &reader->frames[reader->depth++];
+	memset(frame, 0, sizeof(*frame));
+	frame->node = node;
+	frame->first_item = reader->item_count;
+	return true;
+}
+
+/* Orders items by key, and equal keys by their place in the list. */
+static int
+compare_items(const void *a, const void *b)
+{
+	const YamlItem *x = *(YamlItem *const *) a;
+	const YamlItem *y = *(YamlItem *const *) b;
+	int			order;
+
+	if (x->key_length != y->key_length)
+		return x->key_length < y->key_length ? -1 : 1;
+	order = memcmp(x->key, y->key, x->key_length);
+	if (order != 0)
+		return order;
+	return x < y ? -1 : 1;
+}
+
+/*
+ * Refuses keys that are there twice among the first own items; of merged ones,
+ * which come after those, removes all whose key is there before.
+ */
+static bool
+settle_keys(YamlReader *reader, YamlItem *items, size_t own, size_t *count)
+{
+	YamlItem  **sorted;
+	YamlItem   *first = NULL;
+	YamlItem   *second = NULL;
+	size_t		kept = 0;
+
+	if (*count < 2)
+		return true;
+	sorted = malloc(*count * sizeof(YamlItem *));
+	if (sorted == NULL)
+		return yaml_out_of_memory(reader);
+	for (size_t i = 0; i < *count; i++)
+		sorted[i] = &items[i];
+	qsort(sorted, *count, sizeof(YamlItem *), compare_items);
+	for (size_t i = 1, lead = 0; i < *count; i++)
+	{
+		if (sorted[i]->key_length != sorted[lead]->key_length ||
+			memcmp(sorted[i]->key, sorted[lead]->key, sorted[i]->key_length) != 0)
+			lead = i;
+		else if (sorted[i] >= items + own)
+			sorted[i]->value = NULL;
+		else if (second == NULL || sorted[i] < second)
+		{
+			first = sorted[lead];
+			second = sorted[i];
+		}
+	}
+	free(sorted);
+	if (second != NULL)
+		return fail_for_duplicate(reader, first, second, NULL);
+	for (size_t i = 0; i < *count; i++)
+		if (items[i].value != NULL)
+			items[kept++] = items[i];
+	*count = kept;
+	return true;
+}
+
+static bool
+push_items_of(YamlReader *reader, const YamlNode *mapping)
+{
+	for (size_t i = 0; i < mapping->count; i++)
+		if (!push_item(reader, &mapping->items[i]))
+			return false;
+	return true;
+}
+
+/* Adds the items that a merge key brings. */
+static bool
+push_merged(YamlReader *reader, const YamlNode *value)
+{
+	if (value->kind == YAML_KIND_MAPPING)
+		return push_items_of(reader, value);
+	for (size_t i = 0; i < value->count; i++)
+		if (!push_items_of(reader, value->items[i].value))
+			return false;
+	return true;
+}
+
+/* Gives the collection that ends its items, and puts it where it belongs. */
+bool
+yaml_close_collection(YamlReader *reader)
+{
+	YamlFrame  *frame = &reader->frames[reader->depth - 1];
+	YamlNode   *node = frame->node;
+	size_t		own = reader->item_count - frame->first_item;
+	YamlPlace	at = {node->line, node->column};
+	YamlItem   *items;
+
+	if (frame->merge.value != NULL && !push_merged(reader, frame->merge.value))
+		return false;
+	items = reader->items + frame->first_item;
+	node->count = reader->item_count - frame->first_item;
+	if (node->kind == YAML_KIND_MAPPING && !settle_keys(reader, items, own, &node->count))
+		return false;
+	node->items = yaml_allocate(reader, node->count * sizeof(YamlItem) + 1);
+	if (node->items == NULL)
+		return false;
+	if (node->count > 0)
+		memcpy(node->items, items, node->count * sizeof(YamlItem));
+	for (size_t i = 0; i < node->count; i++)
+	{
+		const YamlNode *child = node->items[i].value;
+
+		node->nodes += child->nodes + (node->kind == YAML_KIND_MAPPING ? 1 : 0);
+		node->bytes += child->bytes + node->items[i].key_length;
+		if (child->height > node->height)
+			node->height = child->height;
+	}
+	node->height++;
+	node->open = false;
+	reader->item_count = frame->first_item;
+	reader->depth--;
+	return add_node(reader, at, node, false);
+}
+
+bool
+yaml_begin_nodes(YamlReader *reader)
+{
+	reader->frames = malloc((size_t) reader->limits->depth * sizeof(YamlFrame));
+	return reader->frames != NULL || yaml_out_of_memory(reader);
+}
+
+/* The anchors themselves are part of the document. */
+static void
+keep_anchor(void *anchor)
+{
+}
+
+/* Frees what only the reading needed. */
+void
+yaml_end_nodes(YamlReader *reader)
+{
+	tdestroy(reader->anchors, keep_anchor);
+	free(reader->frames);
+	free(reader->items);
+}

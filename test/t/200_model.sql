@@ -308,7 +308,16 @@ AS $$
       AND s.state = 'paused';
 $$;
 
--- Tasks that do not rest yet: they go on, or have a step in progress.
+-- Who is at work on a task: executors and whoever claims hold it.
+CREATE VIEW model.at_work AS
+SELECT l.classid::bigint << 32 | l.objid::bigint AS task_id, l.pid
+FROM pg_locks AS l
+WHERE l.locktype = 'advisory'
+  AND l.objsubid = 3;
+
+-- Tasks that do not rest yet: they go on, have a step in progress, or somebody
+-- is at work on them.  That may be so when a task has ended: on_failure: stop
+-- does not wait for what another executor is running.
 CREATE FUNCTION model.restless(from_task bigint)
 RETURNS TABLE (task_id bigint, state text, steps text)
 LANGUAGE sql
@@ -321,7 +330,10 @@ AS $$
         FROM tasker.workflow_steps AS s
         WHERE s.task_id = t.task_id) AS s
     WHERE t.task_id >= from_task
-      AND (t.state IN ('pending', 'in_progress') OR s.in_progress > 0);
+      AND (t.state IN ('pending', 'in_progress') OR s.in_progress > 0)
+    UNION ALL
+    SELECT w.task_id, 'process ' || w.pid, 'is at work on it'
+    FROM model.at_work AS w;
 $$;
 
 CREATE PROCEDURE model.wait_for_rest(from_task bigint, seconds numeric)
@@ -333,7 +345,8 @@ BEGIN
             SELECT FROM tasker.task AS t
             WHERE t.task_id >= from_task
               AND (t.state < 2
-                   OR EXISTS (SELECT FROM tasker.step AS s WHERE s.task_id = t.task_id AND s.state = 1)));
+                   OR EXISTS (SELECT FROM tasker.step AS s WHERE s.task_id = t.task_id AND s.state = 1)))
+            AND NOT EXISTS (SELECT FROM model.at_work);
         COMMIT;
         PERFORM pg_sleep(0.02);
     END LOOP;

@@ -283,7 +283,7 @@ start_timeout(int64 allowed)
 	if (allowed > 0)
 		enable_timeout_every(step_timeout,
 							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-														 Max(allowed / 1000, 1)),
+														 (allowed + 999) / 1000),
 							 TIMEOUT_REPEAT_MS);
 }
 

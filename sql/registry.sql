@@ -1,6 +1,9 @@
 -- Handlers: what may be registered, by whom, and as whom it will run.
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS tasker;
+-- Only this test's handlers are looked at.
+SELECT count(tasker.unregister_handler(name, namespace, version)) >= 0 AS alone
+FROM tasker.handlers;
 \set SHOW_CONTEXT never
 
 CREATE ROLE regress_tasker_alice;

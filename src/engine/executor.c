@@ -246,6 +246,7 @@ run_batch(int lane)
 
 	values[0] = Int32GetDatum(lane);
 	values[1] = Int64GetDatum(careful ? 1 : claim_limit(lane));
+	hold_begin();
 	rows = statement_run(&claim, values, NULL);
 	if (rows == 0)
 	{
@@ -323,6 +324,7 @@ fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error)
 	worker_begin();
 	plan_cache_refresh();
 	run.batch = batch_create(batch_context);
+	hold_begin();
 	rows = statement_run(&claim_task, values, NULL);
 	load_claimed(run.batch, rows);
 	run_find_ready(&run);

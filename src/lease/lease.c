@@ -351,6 +351,7 @@ claim_once(Claim *order)
 	order->nulls[3] = order->refused->nelems == 0 ? 'n' : ' ';
 	if (order->refused->nelems > 0)
 		order->values[3] = makeArrayResult(order->refused, CurrentMemoryContext);
+	hold_begin();
 	rows = statement_run(&claim, order->values, order->nulls);
 	for (uint64 row = 0; row < rows; row++)
 	{

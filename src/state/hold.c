@@ -14,6 +14,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "utils/memutils.h"
 
 #include "shared_memory.h"
 #include "state/state.h"
@@ -29,15 +30,74 @@ hold_tag(int64 task_id)
 	return tag;
 }
 
+static int
+compare_int64(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
+}
+
+/* Tasks that a claim has held, whether or not it got their tokens. */
+static int64 *tried = NULL;
+static int	tried_count = 0;
+static int	tried_space = 0;
+
+static void
+make_room(void)
+{
+	if (tried_count < tried_space)
+		return;
+	tried_space = Max(tried_space * 2, 256);
+	tried = tried == NULL ?
+		MemoryContextAlloc(TopMemoryContext, tried_space * sizeof(int64)) :
+		repalloc(tried, tried_space * sizeof(int64));
+}
+
 /*
  * tasker._hold(bigint)
  */
 Datum
 tasker_hold(PG_FUNCTION_ARGS)
 {
-	LOCKTAG		tag = hold_tag(PG_GETARG_INT64(0));
+	int64		task_id = PG_GETARG_INT64(0);
+	LOCKTAG		tag = hold_tag(task_id);
 
-	PG_RETURN_BOOL(LockAcquire(&tag, ShareLock, false, true) != LOCKACQUIRE_NOT_AVAIL);
+	make_room();
+	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		PG_RETURN_BOOL(false);
+	tried[tried_count++] = task_id;
+	PG_RETURN_BOOL(true);
+}
+
+/*
+ * Before a statement that claims tokens.
+ */
+void
+hold_begin(void)
+{
+	tried_count = 0;
+}
+
+/*
+ * After it, with the tasks whose tokens it got: the others are let go.  Somebody
+ * else was faster with their tokens, or there were enough without them; and what
+ * this transaction runs now may take long, which their operators should not wait
+ * for.
+ */
+void
+hold_only(int64 *claimed, int count)
+{
+	qsort(claimed, count, sizeof(int64), compare_int64);
+	for (int i = 0; i < tried_count; i++)
+	{
+		LOCKTAG		tag = hold_tag(tried[i]);
+
+		if (bsearch(&tried[i], claimed, count, sizeof(int64), compare_int64) == NULL)
+			(void) LockRelease(&tag, ShareLock, false);
+	}
+	tried_count = 0;
 }
 
 /*

@@ -123,6 +123,13 @@ take_token(Batch *batch, uint64 row)
 void
 load_claimed(Batch *batch, uint64 rows)
 {
+	int64	   *ids = palloc(Max(rows, 1) * sizeof(int64));
+	bool		isnull;
+
+	for (uint64 row = 0; row < rows; row++)
+		ids[row] = DatumGetInt64(row_value(row, 1, &isnull));
+	hold_only(ids, rows);
+	pfree(ids);
 	for (uint64 row = 0; row < rows; row++)
 		take_token(batch, row);
 	SPI_freetuptable(SPI_tuptable);

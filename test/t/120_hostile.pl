@@ -103,6 +103,8 @@ sub definition
 	my $timeout = $options{timeout} ? qq(, "timeout": "$options{timeout}") : '';
 	my $declare = $options{declare} // '';
 	my $role = $options{role} // 'shop';
+	my $base_delay = $options{base_delay} // 0.001;
+	my $transaction = $options{transaction} // 'shared';
 
 	return <<"SQL" . training($name);
 SET client_min_messages = error;
@@ -122,10 +124,10 @@ BEGIN
     RETURN result;
 END;
 \$handler\$;
-SELECT tasker.register_handler('$name', 'shop.$name');
+SELECT tasker.register_handler('$name', 'shop.$name', transaction => '$transaction');
 RESET ROLE;
 SELECT tasker.register_task('{"name": "$name", "step_templates": [
-    {"name": "only", "handler_class": "$name", "retry": {"limit": $limit, "base_delay": 0.001}$timeout}]}');
+    {"name": "only", "handler_class": "$name", "retry": {"limit": $limit, "base_delay": $base_delay}$timeout}]}');
 SQL
 }
 
@@ -447,6 +449,13 @@ define('retry_soon', q(IF step.attempt = 1 THEN PERFORM tasker.retryable_error('
 	my @ids = run_together('innocent', 'retry_soon');
 	answer('retry_after of nothing', "SELECT state, attempts FROM tasker.workflow_steps WHERE task_id = $ids[1]", 'complete|2');
 	my $later = $node->safe_psql('postgres', q(SELECT tasker.create_task('retry_later')));
+	define('forged_delay', q(RAISE 'again' USING ERRCODE = 'TK002', DATATYPE = 'soon';), limit => 2, base_delay => 10);
+	my $forged = $node->safe_psql('postgres', q(SELECT tasker.create_task('forged_delay')));
+	wait_until($node, 'postgres', <<"SQL", 'a delay that is none leaves it to the back-off');
+SELECT state = 'waiting_for_retry' AND next_attempt_at > started_at + interval '15 s'
+FROM tasker.workflow_steps
+WHERE task_id = $forged
+SQL
 	wait_until($node, 'postgres', <<"SQL", 'retry_after of two hundred years');
 SELECT state = 'waiting_for_retry' AND next_attempt_at > now() + interval '199 years'
 FROM tasker.workflow_steps
@@ -562,6 +571,14 @@ SELECT string_agg(DISTINCT concat_ws('|', state, attempts, error ->> 'sqlstate')
 FROM tasker.workflow_steps
 WHERE task_id IN (@{[ join ',', @ids ]})
 SQL
+# What a rollback has undone is set again: a step that runs alone
+# behind one that was rolled back waits for a lock as long as the setting says.
+define('refused_alone', q(result := '{"refuse": true}';), transaction => 'own');
+define('asks_alone', q(result := to_jsonb(current_setting('lock_timeout'));), transaction => 'own');
+my ($rolled_back, $next) = run_together('refused_alone', 'asks_alone');
+answer('the lock timeout of a step that runs alone',
+	"SELECT results FROM tasker.workflow_steps WHERE task_id = $next", '"300ms"');
+answer('behind one that was rolled back', "SELECT state FROM tasker.tasks WHERE task_id = $rolled_back", 'error');
 answer('what it did is undone', "SELECT count(*) FROM shop.armed WHERE step_id >> 14 IN ($ids[1], $ids[4])", '0');
 innocent_saw_nothing('refused');
 
@@ -635,7 +652,9 @@ waits_for_workers(5, $node, 'postgres', 1, 'one executor again');
 # One that can't be cancelled: its executor ends, and the step has failed.
 # First as the second step of a chain that runs in one batch, then with two
 # executors, of which the other must not go on with it.
+$node->safe_psql('postgres', 'CREATE SEQUENCE shop.stubborn_runs; GRANT ALL ON shop.stubborn_runs TO shop');
 define('stubborn', <<'SQL', timeout => '1 s');
+PERFORM nextval('shop.stubborn_runs');
 LOOP
     BEGIN
         PERFORM pg_sleep(60);
@@ -656,7 +675,9 @@ foreach my $case ([ 1, 'stubborn_chain' ], [ 2, 'stubborn' ])
 	$node->reload;
 	waits_for_workers(10, $node, 'postgres', $executors, "executors: $executors");
 	train('stubborn');
+	$node->safe_psql('postgres', 'ALTER SEQUENCE shop.stubborn_runs RESTART');
 	@ids = run_together('innocent', $name, 'innocent');
+	answer("$name, $executors executor(s): runs once", 'SELECT last_value, is_called FROM shop.stubborn_runs', '1|t');
 	answer("$name, $executors executor(s): fails", <<"SQL", '57014|1|step outlived its timeout');
 SELECT error ->> 'sqlstate', attempts, error ->> 'message'
 FROM tasker.workflow_steps

@@ -645,6 +645,6 @@ tasker_executor_main(Datum arg)
 		 */
 		worker_idle();
 		if (look() == 0 && !sweep_limits())
-			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "waits for work");
+			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "work");
 	}
 }

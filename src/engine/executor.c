@@ -361,7 +361,7 @@ guarded_batch(int lane)
 
 	/* Errors that come in a row are not made to come faster. */
 	worker_sleep(TimestampTzPlusMilliseconds(tasker_now(), Min(1 << Min(errors++, 10), 1000)),
-				 "waits a moment after an error");
+				 "a moment after an error");
 	if (failed_claims == 0)
 		return 0;
 	if (!failed_alone)

@@ -59,6 +59,9 @@ extern int	tasker_identity_strategy;	/* IdentityStrategy */
 
 extern void tasker_define_settings(void);
 
+/* For sorting and searching ids of tasks. */
+extern int	task_id_compare(const void *a, const void *b);
+
 /* The engine's time: clock_timestamp() moved by tasker.clock_offset. */
 extern TimestampTz tasker_now(void);
 

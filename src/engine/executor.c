@@ -50,37 +50,23 @@
 /* While there is other work, so often is it looked what limits hold back. */
 #define SWEEP_MS			200
 
-static const char claim_sql[] =
-	"WITH c AS ("
-	"DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
-	"SELECT q.ctid FROM tasker.queue AS q "
-	"WHERE q.lane = $1 AND tasker._hold(q.task_id) "
-	"ORDER BY q.rank, q.due "
-	"LIMIT $2 "
-	"FOR UPDATE SKIP LOCKED)) "
-	"RETURNING task_id, step_no, tries, rank, due) "
-	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS " "
-	"FROM c "
-	"JOIN tasker.task AS t ON t.task_id = c.task_id "
-	"ORDER BY c.rank, c.due, c.task_id, c.step_no";
-
 static Statement claim = {
-	.sql = claim_sql,
+	.sql = LOAD_CLAIM("",
+					  "SELECT q.ctid FROM tasker.queue AS q "
+					  "WHERE q.lane = $1 AND tasker._hold(q.task_id) "
+					  "ORDER BY q.rank, q.due "
+					  "LIMIT $2 "
+					  "FOR UPDATE SKIP LOCKED"),
 	.arg_count = 2,
 	.arg_types = {INT4OID, INT8OID},
 };
 
 /* All that the queue holds of one task, for a task that failed outside a handler. */
 static Statement claim_task = {
-	.sql = "WITH c AS ("
-	"DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
-	"SELECT q.ctid FROM tasker.queue AS q "
-	"WHERE q.task_id = $1 AND q.step_no IN (0, $2) AND tasker._hold(q.task_id) "
-	"FOR UPDATE SKIP LOCKED)) "
-	"RETURNING task_id, step_no, tries) "
-	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS " "
-	"FROM c "
-	"JOIN tasker.task AS t ON t.task_id = c.task_id",
+	.sql = LOAD_CLAIM("",
+					  "SELECT q.ctid FROM tasker.queue AS q "
+					  "WHERE q.task_id = $1 AND q.step_no IN (0, $2) AND tasker._hold(q.task_id) "
+					  "FOR UPDATE SKIP LOCKED"),
 	.arg_count = 2,
 	.arg_types = {INT8OID, INT2OID},
 };
@@ -266,7 +252,6 @@ run_batch(int lane)
 	run.claimed = failed_claims = rows;
 	run_last_task = DatumGetInt64(row_value(0, 1, &isnull));
 	run_last_step = 0;
-	run.lane = lane;
 	run.alone = careful || lane == LANE_ALONE;
 	run.batch = batch_create(batch_context);
 	run.batch->takes_itself = 1;
@@ -396,16 +381,6 @@ guarded_batch(int lane)
 	MemoryContextSwitchTo(caller);
 	FreeErrorData(error);
 	return 1;
-}
-
-static void
-lower_next_due(TimestampTz due)
-{
-	uint64		known = pg_atomic_read_u64(&my_database->next_due);
-
-	while (due < (TimestampTz) known &&
-		   !pg_atomic_compare_exchange_u64(&my_database->next_due, &known, (uint64) due))
-		;
 }
 
 /*
@@ -556,7 +531,7 @@ fire(void)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
-	lower_next_due(due);
+	lower_next_due(my_database, due);
 }
 
 /*

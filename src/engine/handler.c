@@ -31,10 +31,8 @@
 #include "utils/portal.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
-#include "utils/typcache.h"
 
 #include "engine/flight.h"
 #include "engine/handler.h"
@@ -100,17 +98,6 @@ handler_note_constraints(void)
 		moved_constraints = true;
 }
 
-static void
-push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text)
-{
-	JsonbValue	value;
-
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, text);
-	value.val.string.len = strlen(text);
-	pushJsonbValue(state, token, &value);
-}
-
 /*
  * Results of the steps that this one depends on, by name.
  */
@@ -126,7 +113,7 @@ dependencies_of(TaskRun *task, PlanStep *step)
 		Jsonb	   *results = task->steps[parent - 1].results;
 		JsonbValue	value;
 
-		push_string(&state, WJB_KEY, plan_step(task->plan, parent)->name);
+		graph_push_string(&state, WJB_KEY, plan_step(task->plan, parent)->name);
 		if (results == NULL)
 			value.type = jbvNull;
 		else if (!JB_ROOT_IS_SCALAR(results))
@@ -148,7 +135,7 @@ dependencies_of(TaskRun *task, PlanStep *step)
 Datum
 handler_step_context(TaskRun *task, int step_no)
 {
-	static TupleDesc desc = NULL;
+	TupleDesc	desc = plan_step_context();
 	PlanStep   *step = plan_step(task->plan, step_no);
 	StepRun    *run = &task->steps[step_no - 1];
 	int64		id = task->task_id << TASKER_STEP_BITS | step_no;
@@ -156,21 +143,9 @@ handler_step_context(TaskRun *task, int step_no)
 	bool		nulls[CONTEXT_COLUMNS] = {0};
 	int			n = 0;
 
-	if (desc == NULL)
-	{
-		Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-										   CStringGetDatum("step_context"),
-										   ObjectIdGetDatum(get_namespace_oid("tasker", false)));
-		TupleDesc	typed = lookup_rowtype_tupdesc(type, -1);
-		MemoryContext before = MemoryContextSwitchTo(TopMemoryContext);
-
-		desc = CreateTupleDescCopy(typed);
-		MemoryContextSwitchTo(before);
-		ReleaseTupleDesc(typed);
-		if (desc->natts != CONTEXT_COLUMNS)
-			elog(ERROR, "tasker.step_context has %d columns, expected %d", desc->natts,
-				 CONTEXT_COLUMNS);
-	}
+	if (desc->natts != CONTEXT_COLUMNS)
+		elog(ERROR, "tasker.step_context has %d columns, expected %d", desc->natts,
+			 CONTEXT_COLUMNS);
 
 #define put(value) (values[n++] = (value))
 #define put_or_null(thing, value) (nulls[n] = (thing) == NULL, values[n++] = (thing) ? (value) : (Datum) 0)

@@ -26,6 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 #include "utils/varlena.h"
 
 #include "engine/plan.h"
@@ -35,6 +36,7 @@
 PG_FUNCTION_INFO_V1(tasker_definitions_changed);
 
 static MemoryContext cache_context = NULL;
+static TupleDesc step_context = NULL;
 static HTAB *plans = NULL;		/* plan_id to TaskPlan */
 static HTAB *handlers = NULL;	/* handler_id to Handler */
 static Oid	handler_table = InvalidOid;
@@ -128,6 +130,7 @@ cache_create(void)
 		registered = true;
 	}
 	handler_table = get_relname_relid("handler", get_namespace_oid("tasker", false));
+	step_context = NULL;
 
 	cache_context = AllocSetContextCreate(CacheMemoryContext, "tasker plans",
 										  ALLOCSET_DEFAULT_SIZES);
@@ -347,6 +350,28 @@ plan_get(int32 plan_id)
 	return entry->plan;
 }
 
+/*
+ * The row type that handlers get.  It goes with the rest of the cache, for the
+ * type of an extension that is dropped and made anew is another one.
+ */
+TupleDesc
+plan_step_context(void)
+{
+	if (step_context == NULL)
+	{
+		Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+										   CStringGetDatum("step_context"),
+										   ObjectIdGetDatum(get_namespace_oid("tasker", false)));
+		TupleDesc	typed = lookup_rowtype_tupdesc(type, -1);
+		MemoryContext before = MemoryContextSwitchTo(cache_context);
+
+		step_context = CreateTupleDescCopy(typed);
+		MemoryContextSwitchTo(before);
+		ReleaseTupleDesc(typed);
+	}
+	return step_context;
+}
+
 static void
 handler_problem(Handler *handler, char *problem)
 {
@@ -371,11 +396,7 @@ handler_look_up(Handler *handler)
 	if (handler->looked_up)
 		return;
 
-	argument = TypenameGetTypid("step_context");
-	if (!OidIsValid(argument))
-		argument = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-								   CStringGetDatum("step_context"),
-								   ObjectIdGetDatum(get_namespace_oid("tasker", false)));
+	argument = plan_step_context()->tdtypeid;
 
 	handler->role = get_role_oid(handler->role_name, true);
 	if (!OidIsValid(handler->role))

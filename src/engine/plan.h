@@ -7,6 +7,7 @@
 
 #include "postgres.h"
 
+#include "access/tupdesc.h"
 #include "fmgr.h"
 #include "utils/jsonb.h"
 
@@ -79,6 +80,7 @@ typedef struct TaskPlan
 /* Call at the start of a transaction: throws away what a change has made stale. */
 extern void plan_cache_refresh(void);
 extern TaskPlan *plan_get(int32 plan_id);
+extern TupleDesc plan_step_context(void);
 
 /* The handler with its function and role looked up, or with problem set. */
 extern void handler_look_up(Handler *handler);

@@ -59,6 +59,7 @@ extern void database_release(Oid oid, bool dropped);
 extern void launcher_wake(void);
 extern void wake_database(Oid oid);
 extern void wake_executors(TaskerDatabase *database, int tokens);
+extern void lower_next_due(TaskerDatabase *database, TimestampTz due);
 extern void flag_notifier(TaskerDatabase *database, pg_atomic_uint32 *flag);
 
 extern TaskWaiter *waiter_of_backend(void);

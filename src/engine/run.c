@@ -136,8 +136,7 @@ put_suspect_back(Run *run, TaskRun *task, int step_no, StepRun *before, int move
 	graph_count(task);
 	run->batch->move_count = moves_before;
 	step->tries++;
-	graph_queue_step(run->batch, task, step_no, LANE_ALONE,
-					 at + SUSPECT_DELAY_US);
+	graph_queue_step(run->batch, task, step_no, LANE_ALONE, at + SUSPECT_DELAY_US);
 	run->closed = true;
 }
 
@@ -190,9 +189,9 @@ run_step(Run *run, TaskRun *task, int step_no)
 		if (outcome.timed_out)
 			handler_timed(handler, outcome.us);
 		run_fail_step(batch, task, step_no, outcome.error,
-				  outcome.error->sqlerrcode != ERRCODE_TASKER_PERMANENT &&
-				  handler->problem == NULL,
-				  outcome.retry_after >= 0 ? at + outcome.retry_after : 0, at);
+					  outcome.error->sqlerrcode != ERRCODE_TASKER_PERMANENT &&
+					  handler->problem == NULL,
+					  outcome.retry_after >= 0 ? at + outcome.retry_after : 0, at);
 	}
 }
 
@@ -445,7 +444,6 @@ run_ready(Run *run)
 				run->closed = time_is_up(run);
 			continue;
 		}
-		now = tasker_now();
 		if (step->handler->kind == HANDLER_MISSING)
 			fail_missing(run, task, next.step_no, now);
 		else

@@ -37,7 +37,6 @@ typedef struct Run
 	int			writing;		/* of them, those that wrote */
 	int			queued;			/* tokens that wait for the commit */
 	bool		alone;			/* one step and no more */
-	int			lane;			/* claimed from */
 	bool		closed;			/* starts no further step */
 	bool		in_place;		/* everything here and now, in the caller's transaction */
 	bool		slow;			/* met a handler that is slow or was never timed */

@@ -130,6 +130,17 @@ flag_notifier(TaskerDatabase *database, pg_atomic_uint32 *flag)
 		SetLatch(database->notifier.latch);
 }
 
+/* Something is due then, if nothing is before. */
+void
+lower_next_due(TaskerDatabase *database, TimestampTz due)
+{
+	uint64		known = pg_atomic_read_u64(&database->next_due);
+
+	while ((TimestampTz) known > due &&
+		   !pg_atomic_compare_exchange_u64(&database->next_due, &known, (uint64) due))
+		;
+}
+
 /*
  * Something will be due.  Where an idle executor wakes up early enough by
  * itself, nothing; else one is woken to look when.
@@ -137,11 +148,7 @@ flag_notifier(TaskerDatabase *database, pg_atomic_uint32 *flag)
 static void
 wake_for_due(TaskerDatabase *database, TimestampTz due)
 {
-	uint64		known = pg_atomic_read_u64(&database->next_due);
-
-	while ((int64) known > due &&
-		   !pg_atomic_compare_exchange_u64(&database->next_due, &known, due))
-		;
+	lower_next_due(database, due);
 	pg_memory_barrier();
 	for (int i = 0; i < TASKER_MAX_EXECUTORS; i++)
 	{
@@ -154,15 +161,6 @@ wake_for_due(TaskerDatabase *database, TimestampTz due)
 	wake_executors(database, 1);
 }
 
-static int
-compare_int64(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
 /* Wakes the backends that wait for one of the tasks that ended. */
 static void
 wake_waiters(bool all)
@@ -171,7 +169,7 @@ wake_waiters(bool all)
 	if (pg_atomic_read_u32(&tasker_shared->waiters) == 0)
 		return;
 	if (!all)
-		qsort(ended, notes.ended_count, sizeof(int64), compare_int64);
+		qsort(ended, notes.ended_count, sizeof(int64), task_id_compare);
 	for (int i = 0; i < tasker_shared->waiter_count; i++)
 	{
 		TaskWaiter *waiter = &tasker_shared->waiter[i];
@@ -180,7 +178,7 @@ wake_waiters(bool all)
 		if (waiter->database != MyDatabaseId)
 			continue;
 		task_id = waiter->task_id;
-		if (all || bsearch(&task_id, ended, notes.ended_count, sizeof(int64), compare_int64) != NULL)
+		if (all || bsearch(&task_id, ended, notes.ended_count, sizeof(int64), task_id_compare) != NULL)
 		{
 			pg_atomic_write_u32(&waiter->ended, 1);
 			SetLatch(waiter->latch);

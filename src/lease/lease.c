@@ -47,38 +47,29 @@ PG_FUNCTION_INFO_V1(tasker_end_steps);
  * keep back what stands behind it.
  */
 static Statement claim = {
-	.sql = "WITH lane AS ("
-	"SELECT h.handler_id AS number FROM tasker.handler AS h "
-	"WHERE h.kind = 'external' AND ($1 IS NULL OR h.name = ANY ($1)) "
-	"UNION ALL SELECT 3 WHERE 'api' = ANY ($1)), "
-	"c AS ("
-	"DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
-	"SELECT w.ctid FROM lane CROSS JOIN LATERAL ("
-	"SELECT q.ctid, q.rank, q.due FROM tasker.queue AS q "
-	"WHERE q.lane = lane.number "
-	"AND CASE WHEN $2 IS NULL OR EXISTS (SELECT FROM tasker.task AS n "
-	"JOIN tasker.plan AS p ON p.plan_id = n.plan_id "
-	"WHERE n.task_id = q.task_id AND p.namespace = ANY ($2)) "
-	"AND NOT EXISTS (SELECT FROM tasker.task AS n "
-	"JOIN tasker.plan AS p ON p.plan_id = n.plan_id "
-	"WHERE $4 IS NOT NULL AND n.task_id = q.task_id "
-	"AND lane.number || '/' || p.namespace = ANY ($4)) "
-	"THEN tasker._hold(q.task_id) ELSE false END "
-	"ORDER BY q.rank, q.due "
-	"LIMIT $3 "
-	"FOR UPDATE SKIP LOCKED) AS w "
-	"ORDER BY w.rank, w.due "
-	"LIMIT $3)) "
-	"RETURNING task_id, step_no, tries, rank, due) "
-	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS ", c.due "
-	"FROM c "
-	"JOIN tasker.task AS t ON t.task_id = c.task_id "
-	"ORDER BY c.rank, c.due, c.task_id, c.step_no",
+	.sql = LOAD_CLAIM("lane AS ("
+					  "SELECT h.handler_id AS number FROM tasker.handler AS h "
+					  "WHERE h.kind = 'external' AND ($1 IS NULL OR h.name = ANY ($1)) "
+					  "UNION ALL SELECT 3 WHERE 'api' = ANY ($1)), ",
+					  "SELECT w.ctid FROM lane CROSS JOIN LATERAL ("
+					  "SELECT q.ctid, q.rank, q.due FROM tasker.queue AS q "
+					  "WHERE q.lane = lane.number "
+					  "AND CASE WHEN $2 IS NULL OR EXISTS (SELECT FROM tasker.task AS n "
+					  "JOIN tasker.plan AS p ON p.plan_id = n.plan_id "
+					  "WHERE n.task_id = q.task_id AND p.namespace = ANY ($2)) "
+					  "AND NOT EXISTS (SELECT FROM tasker.task AS n "
+					  "JOIN tasker.plan AS p ON p.plan_id = n.plan_id "
+					  "WHERE $4 IS NOT NULL AND n.task_id = q.task_id "
+					  "AND lane.number || '/' || p.namespace = ANY ($4)) "
+					  "THEN tasker._hold(q.task_id) ELSE false END "
+					  "ORDER BY q.rank, q.due "
+					  "LIMIT $3 "
+					  "FOR UPDATE SKIP LOCKED) AS w "
+					  "ORDER BY w.rank, w.due "
+					  "LIMIT $3"),
 	.arg_count = 4,
 	.arg_types = {TEXTARRAYOID, TEXTARRAYOID, INT8OID, TEXTARRAYOID},
 };
-
-#define CLAIM_DUE			14		/* column of the claim */
 
 /*
  * The token first, then the task, as everybody does who has both: it may be in
@@ -359,7 +350,7 @@ claim_once(Claim *order)
 
 		claimed[row].task_id = DatumGetInt64(row_value(row, 1, &isnull));
 		claimed[row].step_no = DatumGetInt16(row_value(row, 2, &isnull));
-		claimed[row].due = DatumGetTimestampTz(row_value(row, CLAIM_DUE, &isnull));
+		claimed[row].due = DatumGetTimestampTz(row_value(row, LOAD_CLAIM_DUE, &isnull));
 	}
 	load_claimed(order->batch, rows);
 	/* A lease in a task that a deadline ends at this moment would be nobody's. */

@@ -138,8 +138,6 @@ count_step(TaskRun *task, int step_no, int sign)
 	if (step->state == STEP_IN_PROGRESS || step->state == STEP_WAITING ||
 		graph_is_ready(task, step_no))
 		task->live += sign;
-	if (step->state <= STEP_WAITING)
-		task->open += sign;
 	if (step->state == STEP_ERROR)
 		task->errors += sign;
 	if (!step_satisfies(step->state))
@@ -164,7 +162,7 @@ graph_count(TaskRun *task)
 				open++;
 		step_run(task, step_no)->open_parents = open;
 	}
-	task->live = task->open = task->errors = task->unsatisfied = 0;
+	task->live = task->errors = task->unsatisfied = 0;
 	for (int step_no = 1; step_no <= plan->step_count; step_no++)
 		count_step(task, step_no, 1);
 }
@@ -292,8 +290,8 @@ graph_step_completed(Batch *batch, TaskRun *task, int step_no, Jsonb *results, T
  * When the attempt after this one is due: base * 2^attempt seconds, at most
  * max, times a random factor, never above max.
  */
-TimestampTz
-graph_backoff(TaskRun *task, int step_no, int attempt, TimestampTz from)
+static TimestampTz
+backoff(TaskRun *task, int step_no, int attempt, TimestampTz from)
 {
 	PlanStep   *plan = plan_step(task->plan, step_no);
 	double		delay = plan->base_delay * pow(2.0, Min(attempt, 60));
@@ -304,8 +302,11 @@ graph_backoff(TaskRun *task, int step_no, int attempt, TimestampTz from)
 	return from + (TimestampTz) (delay * USECS_PER_SEC);
 }
 
-static void
-push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text)
+/*
+ * A key or a text in a jsonb that is being built.
+ */
+void
+graph_push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text)
 {
 	JsonbValue	value;
 
@@ -320,8 +321,8 @@ push_pair(JsonbParseState **state, const char *key, const char *text)
 {
 	if (text == NULL || text[0] == '\0')
 		return;
-	push_string(state, WJB_KEY, key);
-	push_string(state, WJB_VALUE, text);
+	graph_push_string(state, WJB_KEY, key);
+	graph_push_string(state, WJB_VALUE, text);
 }
 
 /*
@@ -364,11 +365,11 @@ graph_error(Batch *batch, const char *message, const char *sqlstate, const char 
 	push_pair(&state, "detail", detail);
 	push_pair(&state, "hint", hint);
 	push_pair(&state, "context", context);
-	push_string(&state, WJB_KEY, "attempt");
+	graph_push_string(&state, WJB_KEY, "attempt");
 	value.type = jbvNumeric;
 	value.val.numeric = int64_to_numeric(attempt);
 	pushJsonbValue(&state, WJB_VALUE, &value);
-	push_string(&state, WJB_KEY, "retryable");
+	graph_push_string(&state, WJB_KEY, "retryable");
 	value.type = jbvBool;
 	value.val.boolean = retryable;
 	pushJsonbValue(&state, WJB_VALUE, &value);
@@ -398,7 +399,7 @@ graph_step_failed(Batch *batch, TaskRun *task, int step_no, Jsonb *error, const 
 		!graph_time_is_up(task, at))
 	{
 		if (retry_at == 0)
-			retry_at = graph_backoff(task, step_no, step->attempts, at);
+			retry_at = backoff(task, step_no, step->attempts, at);
 		step->next_attempt_at = retry_at;
 		step->tries = 0;
 		move_step(batch, task, step_no, STEP_WAITING, at, metadata);
@@ -598,14 +599,11 @@ graph_finish(Batch *batch, TaskRun *task, TimestampTz at)
 
 	/* Before its start, only an operator can have dealt with every step. */
 	graph_start(batch, task, at);
+	/* It may be that of a step which an operator has dealt with since. */
 	if (task->errors == 0)
 		task->error = NULL;
 	if (task->unsatisfied == 0)
-	{
-		/* Of a step that an operator has dealt with since. */
-		task->error = NULL;
 		move_task(batch, task, TASK_COMPLETE, at, NULL);
-	}
 	else if (task->errors > 0)
 	{
 		for (int i = 0; i < task->plan->step_count; i++)

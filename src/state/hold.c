@@ -30,15 +30,6 @@ hold_tag(int64 task_id)
 	return tag;
 }
 
-static int
-compare_int64(const void *a, const void *b)
-{
-	int64		left = *(const int64 *) a;
-	int64		right = *(const int64 *) b;
-
-	return left < right ? -1 : left > right;
-}
-
 /* Tasks that a claim has held, whether or not it got their tokens. */
 static int64 *tried = NULL;
 static int	tried_count = 0;
@@ -89,12 +80,12 @@ hold_begin(void)
 void
 hold_only(int64 *claimed, int count)
 {
-	qsort(claimed, count, sizeof(int64), compare_int64);
+	qsort(claimed, count, sizeof(int64), task_id_compare);
 	for (int i = 0; i < tried_count; i++)
 	{
 		LOCKTAG		tag = hold_tag(tried[i]);
 
-		if (bsearch(&tried[i], claimed, count, sizeof(int64), compare_int64) == NULL)
+		if (bsearch(&tried[i], claimed, count, sizeof(int64), task_id_compare) == NULL)
 			(void) LockRelease(&tag, ShareLock, false);
 	}
 	tried_count = 0;

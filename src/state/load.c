@@ -51,6 +51,21 @@ static Statement read_deadlines = {
 };
 
 /*
+ * The ids of these tasks (of TaskRun) as a statement's argument.
+ */
+Datum
+load_ids(List *tasks)
+{
+	Datum	   *ids = palloc(Max(list_length(tasks), 1) * sizeof(Datum));
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, tasks)
+		ids[n++] = Int64GetDatum(((TaskRun *) lfirst(cell))->task_id);
+	return PointerGetDatum(construct_array(ids, n, INT8OID, 8, true, TYPALIGN_DOUBLE));
+}
+
+/*
  * A row of a task, with the columns of LOAD_TASK_COLUMNS from the fourth on.
  */
 static TaskRun *
@@ -108,9 +123,7 @@ take_token(Batch *batch, uint64 row)
 		return;
 	}
 	task->shared = true;
-	if (step_no < 0)
-		task->at_deadline = true;
-	else if (step_no <= task->plan->step_count)
+	if (step_no >= 1 && step_no <= task->plan->step_count)
 	{
 		task->steps[step_no - 1].mine = true;
 		task->steps[step_no - 1].tries = DatumGetInt16(row_value(row, 3, &isnull));
@@ -176,7 +189,6 @@ load_locked(Batch *batch, int64 *ids, int count)
 	Datum	   *elements = palloc(Max(count, 1) * sizeof(Datum));
 	Datum		value;
 	uint64		rows;
-	ListCell   *cell;
 
 	for (int i = 0; i < count; i++)
 		elements[i] = Int64GetDatum(ids[i]);
@@ -190,8 +202,6 @@ load_locked(Batch *batch, int64 *ids, int count)
 	}
 	SPI_freetuptable(SPI_tuptable);
 	load_step_states(batch, batch->tasks);
-	foreach(cell, batch->tasks)
-		graph_count(lfirst(cell));
 }
 
 /*
@@ -262,21 +272,15 @@ load_deadlines(Batch *batch, List *tasks)
 void
 load_step_states(Batch *batch, List *tasks)
 {
-	Datum	   *ids;
-	Datum		values[1];
+	Datum		ids;
 	uint64		rows;
 	TaskRun    *task = NULL;
 	ListCell   *cell;
-	int			n = 0;
 
 	if (tasks == NIL)
 		return;
-	ids = palloc(list_length(tasks) * sizeof(Datum));
-	foreach(cell, tasks)
-		ids[n++] = Int64GetDatum(((TaskRun *) lfirst(cell))->task_id);
-	values[0] = PointerGetDatum(construct_array(ids, n, INT8OID, 8, true, TYPALIGN_DOUBLE));
-
-	rows = statement_run(&read_states, values, NULL);
+	ids = load_ids(tasks);
+	rows = statement_run(&read_states, &ids, NULL);
 	for (uint64 row = 0; row < rows; row++)
 	{
 		bool		isnull;

@@ -100,7 +100,6 @@ typedef struct TaskRun
 	bool		shared;			/* others may be at work on it: lock and look again before writing */
 	bool		locked;			/* its row is locked, and was read after that */
 	bool		at_start;		/* claimed by its start token: nobody else has any of it */
-	bool		at_deadline;	/* its time is up */
 	bool		put_back;		/* its start token goes back into the queue */
 	int32		priority;
 	TimestampTz run_at;
@@ -114,7 +113,6 @@ typedef struct TaskRun
 	ArrayType  *bypass_steps;	/* names; NULL: none */
 	StepRun    *steps;			/* plan->step_count of them; steps[0] is step number 1 */
 	int			live;			/* steps in progress, waiting, or ready */
-	int			open;			/* steps that have not ended */
 	int			errors;			/* steps in error */
 	int			unsatisfied;	/* steps that do not satisfy dependants */
 } TaskRun;
@@ -178,22 +176,36 @@ extern void graph_task_expired(Batch *batch, TaskRun *task, TimestampTz at);
 extern void graph_forget_start(Batch *batch, TaskRun *task);
 extern void graph_finish(Batch *batch, TaskRun *task, TimestampTz at);
 extern void graph_queue_step(Batch *batch, TaskRun *task, int step_no, int32 lane, TimestampTz due);
-extern TimestampTz graph_backoff(TaskRun *task, int step_no, int attempt, TimestampTz from);
 
 extern Jsonb *graph_error(Batch *batch, const char *message, const char *sqlstate,
 						  const char *detail, const char *hint, const char *context,
 						  int attempt, bool retryable, TimestampTz at);
 
+extern void graph_push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text);
+
 /*
  * load.c
  *
- * Statements that claim tokens return these columns, which load_claimed()
- * reads: task_id, step_no, tries, and LOAD_TASK_COLUMNS of t.
+ * A statement that claims tokens: `tokens` selects their ctids, locked; `with`
+ * is empty or what stands before, with a comma.  load_claimed() reads its rows,
+ * which come in the order in which they are to be done.
  */
 #define LOAD_TASK_COLUMNS \
 	"t.plan_id, t.state, t.priority, t.started_at, t.context, t.correlation_id, " \
 	"t.traceparent, t.bypass_steps, t.error, t.run_at"
 
+#define LOAD_CLAIM(with, tokens) \
+	"WITH " with "c AS (" \
+	"DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY(" tokens ")) " \
+	"RETURNING task_id, step_no, tries, rank, due) " \
+	"SELECT c.task_id, c.step_no, c.tries, " LOAD_TASK_COLUMNS ", c.due " \
+	"FROM c " \
+	"JOIN tasker.task AS t ON t.task_id = c.task_id " \
+	"ORDER BY c.rank, c.due, c.task_id, c.step_no"
+
+#define LOAD_CLAIM_DUE		14	/* its column of the token's due time */
+
+extern Datum load_ids(List *tasks);
 extern void load_claimed(Batch *batch, uint64 rows);
 extern void load_begun(Batch *batch);
 extern void load_locked(Batch *batch, int64 *ids, int count);

@@ -260,11 +260,9 @@ void
 write_lock_tasks(Batch *batch)
 {
 	List	   *shared = NIL;
-	Datum	   *ids;
-	Datum		values[1];
+	Datum		ids;
 	uint64		rows;
 	ListCell   *cell;
-	int			n = 0;
 
 	foreach(cell, batch->tasks)
 	{
@@ -277,11 +275,8 @@ write_lock_tasks(Batch *batch)
 		return;
 
 	list_sort(shared, compare_ids);
-	ids = palloc(list_length(shared) * sizeof(Datum));
-	foreach(cell, shared)
-		ids[n++] = Int64GetDatum(((TaskRun *) lfirst(cell))->task_id);
-	values[0] = PointerGetDatum(construct_array(ids, n, INT8OID, 8, true, TYPALIGN_DOUBLE));
-	rows = statement_run(&lock_tasks, values, NULL);
+	ids = load_ids(shared);
+	rows = statement_run(&lock_tasks, &ids, NULL);
 	for (uint64 row = 0; row < rows; row++)
 	{
 		bool		isnull;

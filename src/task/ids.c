@@ -1,6 +1,6 @@
 /*
  * ids.c
- *	  Task ids: the one place that makes them.
+ *	  Task ids: the one place that makes them, and their order.
  */
 #include "postgres.h"
 
@@ -12,6 +12,15 @@
 #include "tasker.h"
 
 PG_FUNCTION_INFO_V1(tasker_next_task_id);
+
+int
+task_id_compare(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
+}
 
 /*
  * tasker._next_task_id()

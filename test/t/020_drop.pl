@@ -116,6 +116,22 @@ $node->safe_psql('postgres', 'ALTER DATABASE six IS_TEMPLATE false ALLOW_CONNECT
 $node->safe_psql('postgres', 'ALTER DATABASE six ALLOW_CONNECTIONS true');
 waits_for_workers(1, $node, 'six', 2, 'workers when connections are allowed again');
 
+# A session that has run a task before the extension is made anew runs one after.
+my $again = <<'SQL';
+CREATE EXTENSION tasker;
+CREATE FUNCTION again(step tasker.step_context) RETURNS jsonb
+LANGUAGE plpgsql AS $$ BEGIN RETURN to_jsonb(step.step_name); END $$;
+DO $$
+BEGIN
+    PERFORM tasker.register_handler('again', 'again');
+    PERFORM tasker.register_task('{"name": "again", "step_templates": [{"name": "a", "handler_class": "again"}]}');
+END $$;
+SELECT tasker.run_task('again') ->> 'state';
+SQL
+$node->safe_psql('postgres', 'CREATE DATABASE seven');
+is($node->safe_psql('seven', "$again DROP EXTENSION tasker CASCADE; $again"), "complete\ncomplete",
+	'one session, and two extensions one after the other');
+
 # The extension without the shared library's processes.
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;

@@ -656,6 +656,16 @@ sub least_delay
 	return int($delay * (1 - $step->{jitter}) * 1_000_000) - 1;
 }
 
+# Whether the time that the task had from its latest start was up.
+sub is_past_deadline
+{
+	my ($history, $row) = @_;
+	my $timeout = $history->{case}{timeout} or return 0;
+	my @starts = grep { ($_->{from} // '') eq 'pending' && $_->{to} eq 'in_progress' && $_->{at} <= $row->{at} } @{ $history->{rows}{0} };
+
+	return @starts && $row->{at} >= $starts[-1]{at} + $timeout * 1_000_000 - 1;
+}
+
 sub check_error
 {
 	my ($history, $step, $row, $attempts, $max_attempts) = @_;
@@ -666,6 +676,8 @@ sub check_error
 	return if $step->{crashes} eq 'always' && $row->{message} =~ /crashed/;
 	complain($history, $step->{number}, "went from $row->{from} to error: $row->{message}")
 	  if $row->{from} ne 'in_progress';
+	# Nothing is tried again when the task's time is up.
+	return if !$SUCCEEDS{$outcome} && is_past_deadline($history, $row);
 	complain($history, $step->{number}, "failed for good in attempt $attempts of $max_attempts, which should $outcome: $row->{message}")
 	  if $SUCCEEDS{$outcome} || leaves_another($step, $outcome, $attempts, $max_attempts);
 	return;

@@ -506,6 +506,7 @@ graph_task_moved(Batch *batch, TaskRun *task, int to, const char *reason, Timest
 	{
 		task->error = NULL;
 		task->finished_at = 0;
+		task->deadline = 0;
 	}
 	move_task(batch, task, to, at, texts(batch, "reason", reason, NULL, NULL));
 }

@@ -37,10 +37,10 @@ static Statement lock_tokens = {
 	.arg_types = {INT8OID},
 };
 
-/* Every token but the deadline and the leases of what is still in progress. */
+/* Every token but those named: the deadline, the leases of what is in progress. */
 static Statement delete_waiting = {
 	.sql = "DELETE FROM tasker.queue "
-	"WHERE task_id = $1 AND step_no >= 0 AND step_no <> ALL ($2)",
+	"WHERE task_id = $1 AND step_no <> ALL ($2)",
 	.arg_count = 2,
 	.arg_types = {INT8OID, INT2ARRAYOID},
 };
@@ -121,15 +121,18 @@ requeue(Operation *op, bool touch)
 {
 	TaskRun    *task = op->task;
 	int			count = task->plan->step_count;
-	Datum	   *running = palloc(Max(count, 1) * sizeof(Datum));
+	Datum	   *keep = palloc((count + 1) * sizeof(Datum));
 	Datum		values[2];
 	int			n = 0;
 
 	for (int no = 1; no <= count; no++)
 		if (task->steps[no - 1].state == STEP_IN_PROGRESS)
-			running[n++] = Int16GetDatum(no);
+			keep[n++] = Int16GetDatum(no);
+	/* Who ended the task may have passed by the deadline, which we had locked. */
+	if (task->deadline != 0)
+		keep[n++] = Int16GetDatum(-1);
 	values[0] = Int64GetDatum(task->task_id);
-	values[1] = PointerGetDatum(construct_array(running, n, INT2OID, 2, true, TYPALIGN_SHORT));
+	values[1] = PointerGetDatum(construct_array(keep, n, INT2OID, 2, true, TYPALIGN_SHORT));
 	statement_run(&delete_waiting, values, NULL);
 
 	if (!graph_goes_on(task))

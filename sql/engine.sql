@@ -50,11 +50,6 @@ $$;
 
 -- The rules, whole.
 SELECT * FROM tasker.transition_rules;
-SELECT * FROM regress_engine.refusal($$SELECT tasker._append_log('{1}', NULL, '{3}', '{1}', NULL, NULL)$$) \gx
-SELECT * FROM regress_engine.refusal($$SELECT tasker._append_log('{1}', '{2}', '{3}', '{0}', NULL, NULL)$$) \gx
-SELECT * FROM regress_engine.refusal($$SELECT tasker._append_log('{1}', '{2}', '{4}', '{3}', '{1}', NULL)$$) \gx
-SELECT * FROM regress_engine.refusal($$SELECT tasker._append_log('{1,2}', '{2}', '{4}', '{3}', '{1}', NULL)$$) \gx
-SELECT count(*) FROM tasker.log WHERE task_id IN (1, 2) AND to_state = 3 AND from_state = 4;
 
 -- From here on everything is done by an ordinary role.
 SET ROLE regress_tasker_maker;
@@ -401,8 +396,6 @@ FROM unnest(ARRAY[
     'DELETE FROM tasker.plan',
     'DELETE FROM tasker.origin',
     'SELECT nextval(''tasker.task_id_seq'')',
-    'SELECT tasker._append_log(''{1}'', NULL, NULL, ''{0}'', NULL, NULL)',
-    'SELECT tasker._next_task_id()',
     'SELECT tasker._hold(1)',
     'SELECT tasker._wake(1)',
     'SELECT tasker._register_handler(''x'', ''regress_engine.echo'', ''re'', NULL, false, ''shared'', ''postgres'', '''')',

@@ -125,48 +125,6 @@ SELECT state, operation, code, message
 FROM illegal.answer
 WHERE code NOT IN ('TK003', 'TK004');
 
--- The machines themselves: of every pair of states exactly those moves are
--- allowed that the view shows.
-CREATE FUNCTION illegal.may(machine text, from_state text, to_state text)
-RETURNS text
-LANGUAGE plpgsql AS $$
-DECLARE
-    code text := 'allowed';
-BEGIN
-    BEGIN
-        PERFORM tasker._append_log(
-            ARRAY[1], ARRAY[CASE machine WHEN 'task' THEN 0 ELSE 1 END]::smallint[],
-            ARRAY[tasker._state_code(machine, from_state)], ARRAY[tasker._state_code(machine, to_state)], NULL, NULL);
-    EXCEPTION WHEN SQLSTATE 'TK004' THEN
-        code := SQLSTATE;
-    END;
-    RAISE EXCEPTION USING ERRCODE = 'IL000';
-EXCEPTION WHEN SQLSTATE 'IL000' THEN
-    RETURN code;
-END;
-$$;
-
-WITH state AS (
-    SELECT 'task' AS machine, tasker._task_state(code::smallint) AS name
-    FROM generate_series(0, 6) AS code
-    UNION ALL
-    SELECT 'step', tasker._step_state(code::smallint)
-    FROM generate_series(0, 7) AS code
-), move AS (
-    SELECT f.machine, f.name AS from_state, t.name AS to_state,
-           illegal.may(f.machine, f.name, t.name) AS answer,
-           EXISTS (
-               SELECT
-               FROM tasker.transition_rules AS r
-               WHERE (r.machine, r.from_state, r.to_state) = (f.machine, f.name, t.name)) AS in_rules
-    FROM state AS f
-    JOIN state AS t ON t.machine = f.machine
-)
-SELECT machine, answer, in_rules, count(*)
-FROM move
-GROUP BY machine, answer, in_rules
-ORDER BY machine, answer, in_rules;
-
 -- Nothing is left for the other tests.
 SELECT count(tasker.cancel_task(w.task_id)) > 0 AS cancelled
 FROM illegal.tried AS w

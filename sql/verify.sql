@@ -104,6 +104,24 @@ $$;
 SET client_min_messages = notice;
 \set QUIET on
 
+-- A row of the log that stands for two changes is as good as two rows; damages
+-- are done to both.
+CALL verify.damage('DELETE FROM tasker.log WHERE task_id = $good AND step_no = 1');
+CALL verify.damage('UPDATE tasker.log SET start_id = NULL, start_at = NULL WHERE task_id = $good AND step_no = 1');
+CALL verify.damage('UPDATE tasker.log SET from_state = 2 WHERE task_id = $good AND step_no = 1');
+CALL verify.damage('UPDATE tasker.log SET attempt = 2 WHERE task_id = $good AND step_no = 1');
+CALL verify.damage('UPDATE tasker.log SET start_at = start_at - interval ''1 day'', start_id = start_id - (1::bigint << 40) WHERE task_id = $good AND step_no = 2');
+INSERT INTO tasker.log (id, at, task_id, step_no, from_state, to_state, attempt)
+SELECT l.start_id, l.start_at, l.task_id, l.step_no, l.from_state, 1, l.attempt
+FROM tasker.log AS l
+WHERE l.task_id = :good
+  AND l.start_id IS NOT NULL;
+UPDATE tasker.log
+SET from_state = 1, start_id = NULL, start_at = NULL
+WHERE task_id = :good
+  AND start_id IS NOT NULL;
+SELECT * FROM tasker.verify() WHERE task_id = :good;
+
 -- The log against the states.
 CALL verify.damage('DELETE FROM tasker.log WHERE task_id = $good AND step_no = 0');
 CALL verify.damage('DELETE FROM tasker.log WHERE task_id = $good AND step_no = 0 AND to_state = 1');
@@ -113,7 +131,7 @@ CALL verify.damage('UPDATE tasker.log SET from_state = 2 WHERE task_id = $good A
 CALL verify.damage('UPDATE tasker.log SET from_state = 0 WHERE task_id = $good AND step_no = 1 AND from_state = 1');
 CALL verify.damage('UPDATE tasker.log SET to_state = 9 WHERE task_id = $good AND step_no = 1 AND to_state = 3');
 CALL verify.damage('UPDATE tasker.log SET attempt = 2 WHERE task_id = $good AND step_no = 1 AND to_state = 1');
-CALL verify.damage('INSERT INTO tasker.log SELECT id + 1000000000, at, task_id, step_no, from_state, to_state, attempt, metadata FROM tasker.log WHERE task_id = $good AND step_no = 2 AND to_state = 3');
+CALL verify.damage('INSERT INTO tasker.log (id, at, task_id, step_no, from_state, to_state, attempt) SELECT id + 1000000000, at, task_id, step_no, from_state, to_state, attempt FROM tasker.log WHERE task_id = $good AND step_no = 2 AND to_state = 3');
 CALL verify.damage('INSERT INTO tasker.log (id, at, task_id, step_no, from_state, to_state) VALUES (1, now(), 999999999, 0, NULL, 0)');
 CALL verify.damage('UPDATE tasker.step SET state = 6 WHERE task_id = $good AND step_no = 2');
 CALL verify.damage('UPDATE tasker.step SET attempts = 2 WHERE task_id = $good AND step_no = 2');

@@ -14,11 +14,13 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "executor/spi.h"
 #include "jit/jit.h"
 #include "optimizer/cost.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -58,10 +60,36 @@ planner_restore(PlannerSwitches before)
 	jit_enabled = before.jit;
 }
 
+/*
+ * Where handlers run in a row, their search_path is in force between them, too
+ * (executor.c).  Our statements must not be read by it: what stands in it could
+ * take the place of the operators that they mean.
+ */
+int
+statement_safe_path(void)
+{
+	int			level;
+
+	if (strcmp(namespace_search_path, SAFE_SEARCH_PATH) == 0)
+		return 0;
+	level = NewGUCNestLevel();
+	(void) set_config_option("search_path", SAFE_SEARCH_PATH, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
+void
+statement_restore_path(int level)
+{
+	if (level > 0)
+		AtEOXact_GUC(true, level);
+}
+
 uint64
 statement_run(Statement *statement, Datum *values, const char *nulls)
 {
 	PlannerSwitches before = planner_only_keys();
+	int			level = statement_safe_path();
 	int			rc = 0;
 
 	PG_TRY();
@@ -92,6 +120,7 @@ statement_run(Statement *statement, Datum *values, const char *nulls)
 		planner_restore(before);
 	}
 	PG_END_TRY();
+	statement_restore_path(level);
 
 	if (rc < 0)
 		elog(ERROR, "could not run \"%s\": %s", statement->sql, SPI_result_code_string(rc));

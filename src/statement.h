@@ -29,6 +29,13 @@ typedef struct Statement
  */
 extern uint64 statement_run(Statement *statement, Datum *values, const char *nulls);
 
+/* The search_path of everything that the extension runs itself. */
+#define SAFE_SEARCH_PATH	"pg_catalog, pg_temp"
+
+/* From here on it is in force, until statement_restore_path() gets what this returned. */
+extern int	statement_safe_path(void);
+extern void statement_restore_path(int level);
+
 /* Values of a row of SPI_tuptable. */
 extern Datum row_value(uint64 row, int column, bool *isnull);
 extern char *row_text(uint64 row, int column, MemoryContext context);	/* NULL for null */

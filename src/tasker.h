@@ -60,6 +60,7 @@ extern int	tasker_identity_strategy;	/* IdentityStrategy */
 extern void tasker_define_settings(void);
 
 /* For sorting and searching ids of tasks. */
+extern int64 task_id_next(void);
 extern int	task_id_compare(const void *a, const void *b);
 
 /* The engine's time: clock_timestamp() moved by tasker.clock_offset. */

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -29,6 +30,7 @@
 #include "utils/timestamp.h"
 
 #include "engine/activation.h"
+#include "engine/claim.h"
 #include "engine/executor.h"
 #include "engine/flight.h"
 #include "engine/handler.h"
@@ -47,19 +49,11 @@
 /* How long a task is put off that can't even be failed. */
 #define PUT_OFF_US			(10 * USECS_PER_SEC)
 
+/* From so many handlers on a batch's search_path is that of the next one. */
+#define MANY_HANDLERS		8
+
 /* While there is other work, so often is it looked what limits hold back. */
 #define SWEEP_MS			200
-
-static Statement claim = {
-	.sql = LOAD_CLAIM("",
-					  "SELECT q.ctid FROM tasker.queue AS q "
-					  "WHERE q.lane = $1 AND tasker._hold(q.task_id) "
-					  "ORDER BY q.rank, q.due "
-					  "LIMIT $2 "
-					  "FOR UPDATE SKIP LOCKED"),
-	.arg_count = 2,
-	.arg_types = {INT4OID, INT8OID},
-};
 
 /* All that the queue holds of one task, for a task that failed outside a handler. */
 static Statement claim_task = {
@@ -85,7 +79,7 @@ static Statement fire_due = {
 	"ORDER BY q.due "
 	"LIMIT 1000 "
 	"FOR UPDATE SKIP LOCKED) "
-	"UPDATE tasker.queue AS q SET lane = q.due_lane, rank = -t.priority, due_lane = NULL "
+	"UPDATE tasker.queue AS q SET lane = q.due_lane, rank = -t.priority, due = $1, due_lane = NULL "
 	"FROM d "
 	"JOIN tasker.task AS t ON t.task_id = d.task_id "
 	"WHERE q.task_id = d.task_id AND q.step_no = d.step_no "
@@ -122,6 +116,14 @@ static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
 static int	executor_number;
 static TimestampTz swept_at = 0;	/* when it was last looked what limits hold back */
+
+/*
+ * The search_path of the last batch's handlers, where they were many and had
+ * all the same; NULL otherwise.  Setting it for each handler costs more than all
+ * else that is done to keep one from the next (src/README.md), so the next batch
+ * begins with it.
+ */
+static char *common_path = NULL;
 
 /* Of the transaction at work, should it fail. */
 static int	failed_claims;
@@ -177,6 +179,7 @@ executor_after_error(MemoryContext keep)
 	AbortCurrentTransaction();
 	FlushErrorState();
 	flight_note_idle();
+	claim_forget_places();
 	LockReleaseSession(USER_LOCKMETHOD);
 	my_slot->task_id = 0;
 	RESUME_INTERRUPTS();
@@ -204,23 +207,63 @@ was_careful(void)
 		(void) pg_atomic_compare_exchange_u32(&my_database->careful, &left, left - 1);
 }
 
+static void
+set_path(const char *path)
+{
+	if (strcmp(namespace_search_path, path) != 0)
+		SetConfigOption("search_path", path, PGC_USERSET, PGC_S_SESSION);
+}
+
+static void
+remember_path(const Run *run)
+{
+	const char *path = run->ran >= MANY_HANDLERS && !run->mixed_paths ? run->path : NULL;
+
+	if (path != NULL && common_path != NULL && strcmp(path, common_path) == 0)
+		return;
+	if (common_path != NULL)
+		pfree(common_path);
+	common_path = path == NULL ? NULL : MemoryContextStrdup(TopMemoryContext, path);
+}
+
 /*
- * A batch from the lane.  Returns the number of tokens claimed.
+ * A batch from the first lane that has any tokens, in the transaction at hand.
+ * The lanes take turns, so that none starves another.
  */
 static int
-run_batch(int lane)
+claim_in_turn(Run *run, bool careful, int *lane)
+{
+	static int	turn = LANE_BATCH;
+	int			claimed = 0;
+
+	for (int i = LANE_BATCH; i <= LANE_ALONE && claimed == 0; i++)
+	{
+		*lane = turn;
+		turn = turn == LANE_ALONE ? LANE_BATCH : turn + 1;
+		claimed = claim_tokens(run->batch, *lane, careful ? 1 : claim_limit(*lane));
+	}
+	return claimed;
+}
+
+/*
+ * A batch.  Returns the number of tokens claimed; where there were none and
+ * something parked could be let go instead, not 0 either.
+ */
+static int
+run_batch(void)
 {
 	Run			run = {0};
-	Datum		values[2];
-	uint64		rows;
-	bool		isnull;
+	int			lane;
+	int			claimed;
 	bool		careful = is_careful();
+	int			path_level;
 
 	MemoryContextReset(batch_context);
 	failed_claims = 0;
 	run_last_task = 0;
 	failed_alone = careful;
 	worker_begin();
+	path_level = statement_safe_path();
 	plan_cache_refresh();
 	if (!engine_may_run())
 	{
@@ -230,14 +273,15 @@ run_batch(int lane)
 
 	suspects_refresh();
 
-	values[0] = Int32GetDatum(lane);
-	values[1] = Int64GetDatum(careful ? 1 : claim_limit(lane));
-	hold_begin();
-	rows = statement_run(&claim, values, NULL);
-	if (rows == 0)
+	run.batch = batch_create(batch_context);
+	claimed = claim_in_turn(&run, careful, &lane);
+	if (claimed == 0)
 	{
+		bool		unparked = limit_sweep();
+
+		swept_at = GetCurrentTimestamp();
 		worker_commit();
-		return 0;
+		return unparked ? 1 : 0;
 	}
 	/* Whoever commits work from now on wakes somebody else. */
 	worker_busy();
@@ -245,25 +289,28 @@ run_batch(int lane)
 	{
 		/* Among these may be the step that an executor has just died of. */
 		worker_rollback();
+		claim_forget_places();
 		suspects_judge();
-		return rows;
+		return claimed;
 	}
 
-	run.claimed = failed_claims = rows;
-	run_last_task = DatumGetInt64(row_value(0, 1, &isnull));
+	run.claimed = failed_claims = claimed;
+	run_last_task = run.batch->tasks == NIL ? 0 :
+		((TaskRun *) linitial(run.batch->tasks))->task_id;
 	run_last_step = 0;
 	run.alone = careful || lane == LANE_ALONE;
-	run.batch = batch_create(batch_context);
 	run.batch->takes_itself = 1;
 	run.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), tasker_batch_budget);
-	load_claimed(run.batch, rows);
 	executor_set_lock_timeout(run.alone ? tasker_lock_timeout : BATCH_LOCK_TIMEOUT);
 	run_find_ready(&run);
+	statement_restore_path(path_level);
 	run_ready(&run);
+	remember_path(&run);
 
+	(void) statement_safe_path();
 	flight_note_saving(run.alone ? run_last_task : 0, run.alone ? run_last_step : 0);
 	write_batch(run.batch);
-	if (rows == tasker_batch_size)
+	if (claimed == tasker_batch_size)
 		tasker_note_ready(1);
 	limit_unpark_held(run.slow ? 1 : tasker_batch_size);
 	worker_commit();
@@ -321,22 +368,25 @@ fail_in_own_transaction(int64 task_id, int step_no, ErrorData *error)
 }
 
 static int
-guarded_batch(int lane)
+guarded_batch(void)
 {
 	static int	errors = 0;		/* in a row */
 	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
 	volatile int claimed = 0;
 
+	if (common_path != NULL)
+		set_path(common_path);
 	PG_TRY();
 	{
-		claimed = run_batch(lane);
+		claimed = run_batch();
 	}
 	PG_CATCH();
 	{
 		error = executor_after_error(caller);
 	}
 	PG_END_TRY();
+	set_path(SAFE_SEARCH_PATH);
 	MemoryContextSwitchTo(caller);
 	if (error == NULL)
 	{
@@ -535,49 +585,27 @@ fire(void)
 }
 
 /*
- * Looks for work in the lanes, which take turns so that none starves another.
- * Returns the number of tokens claimed.
+ * Lets go what is parked behind a limit that has room.
  */
-static int
-look(void)
-{
-	static int	lane = LANE_BATCH;
-	int			claimed = 0;
-
-	for (int i = LANE_BATCH; i <= LANE_ALONE && claimed == 0; i++)
-	{
-		claimed = guarded_batch(lane);
-		lane = lane == LANE_ALONE ? LANE_BATCH : lane + 1;
-	}
-	return claimed;
-}
-
-/*
- * Lets go what is parked behind a limit that has room; returns whether there was
- * anything.
- */
-static bool
+static void
 sweep_limits(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	volatile bool found = false;
 
 	swept_at = GetCurrentTimestamp();
 	PG_TRY();
 	{
 		worker_begin();
 		if (engine_may_run())
-			found = limit_sweep();
+			(void) limit_sweep();
 		worker_commit();
 	}
 	PG_CATCH();
 	{
 		FreeErrorData(executor_after_error(caller));
-		found = false;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
-	return found;
 }
 
 static WorkerSlot *
@@ -610,16 +638,15 @@ tasker_executor_main(Datum arg)
 			suspects_judge();
 		fire();
 		if (TimestampDifferenceExceeds(swept_at, GetCurrentTimestamp(), SWEEP_MS))
-			(void) sweep_limits();
-		if (look() > 0)
-			continue;
+			sweep_limits();
 
 		/*
-		 * Nothing found.  Whoever commits work from now on wakes us, and what
-		 * was committed before is found by one more look.
+		 * Whoever commits work from now on wakes us, and what was committed
+		 * before is found by this look.
 		 */
 		worker_idle();
-		if (look() == 0 && !sweep_limits())
-			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "work");
+		if (guarded_batch() == 0)
+			worker_sleep(Min((TimestampTz) pg_atomic_read_u64(&my_database->next_due),
+							 claim_whole_due()), "work");
 	}
 }

@@ -230,7 +230,8 @@ clean_up_behind_failure(void)
 static void
 enter_handler(Handler *handler, int sec_context)
 {
-	if (handler->search_path != NULL)
+	if (handler->search_path != NULL &&
+		strcmp(handler->search_path, namespace_search_path) != 0)
 		(void) set_config_option("search_path", handler->search_path, PGC_USERSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	SetUserIdAndSecContext(handler->role, sec_context | SECURITY_LOCAL_USERID_CHANGE);

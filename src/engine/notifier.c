@@ -266,7 +266,10 @@ ring_event(const LogRow *row)
 	Async_Notify(EVENTS_CHANNEL, payload);
 }
 
-/* Announces many changes by one notification: from the lowest to the highest id. */
+/*
+ * Announces many changes by one notification: from the first id that their
+ * transactions can have given to the highest that they gave.
+ */
 static void
 ring_many(Datum *arguments)
 {
@@ -279,7 +282,7 @@ ring_many(Datum *arguments)
 						   "SELECT min(b.low), max(b.high) "
 						   "FROM unnest($1, $2) AS r (low, high) "
 						   "CROSS JOIN LATERAL ("
-						   "    SELECT min(l.id) AS low, max(l.id) AS high "
+						   "    SELECT min(l.id) >> 20 << 20 AS low, max(l.id) AS high "
 						   "    FROM tasker.log AS l "
 						   "    WHERE l.id >= r.low AND l.id < r.high) AS b",
 						   lengthof(types), types), arguments);
@@ -289,26 +292,38 @@ ring_many(Datum *arguments)
 	Async_Notify(EVENTS_CHANNEL, payload);
 }
 
-/* Takes the rows of the query's result out of SPI. */
-static LogRow *
-copy_rows(uint64 count)
+/*
+ * Takes the changes out of SPI: a row that stands for two makes two.  Returns
+ * their number.
+ */
+static uint64
+copy_rows(uint64 count, LogRow *rows)
 {
-	LogRow	   *rows = palloc(count * sizeof(LogRow));
+	uint64		n = 0;
 
 	for (uint64 i = 0; i < count; i++)
 	{
+		LogRow	   *row = &rows[n++];
 		bool		isnull;
-		Datum		from;
+		Datum		value;
 
-		rows[i].id = DatumGetInt64(result(i, 1, &isnull));
-		rows[i].at = DatumGetTimestampTz(result(i, 2, &isnull));
-		rows[i].task_id = DatumGetInt64(result(i, 3, &isnull));
-		rows[i].step_no = DatumGetInt16(result(i, 4, &isnull));
-		from = result(i, 5, &isnull);
-		rows[i].from_state = isnull ? STATE_NONE : DatumGetInt16(from);
-		rows[i].to_state = DatumGetInt16(result(i, 6, &isnull));
+		row->id = DatumGetInt64(result(i, 1, &isnull));
+		row->at = DatumGetTimestampTz(result(i, 2, &isnull));
+		row->task_id = DatumGetInt64(result(i, 3, &isnull));
+		row->step_no = DatumGetInt16(result(i, 4, &isnull));
+		value = result(i, 5, &isnull);
+		row->from_state = isnull ? STATE_NONE : DatumGetInt16(value);
+		row->to_state = DatumGetInt16(result(i, 6, &isnull));
+		value = result(i, 7, &isnull);
+		if (isnull)
+			continue;
+		rows[n] = *row;
+		rows[n].id = DatumGetInt64(value);
+		rows[n].at = DatumGetTimestampTz(result(i, 8, &isnull));
+		rows[n].to_state = row->from_state = STEP_IN_PROGRESS;
+		n++;
 	}
-	return rows;
+	return n;
 }
 
 /* Announces what is new in these ranges of the log. */
@@ -329,7 +344,8 @@ ring_events(const Ranges *ranges)
 												   sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	arguments[2] = Int64GetDatum((int64) tasker_notify_limit + 1);
 	run_query(prepare_once(&plan,
-						   "SELECT l.id, l.at, l.task_id, l.step_no, l.from_state, l.to_state "
+						   "SELECT l.id, l.at, l.task_id, l.step_no, l.from_state, l.to_state, "
+						   "       l.start_id, l.start_at "
 						   "FROM unnest($1, $2) AS r (low, high) "
 						   "CROSS JOIN LATERAL ("
 						   "    SELECT * "
@@ -338,13 +354,13 @@ ring_events(const Ranges *ranges)
 						   "    LIMIT $3) AS l "
 						   "LIMIT $3",
 						   lengthof(types), types), arguments);
-	count = SPI_processed;
+	rows = palloc(2 * SPI_processed * sizeof(LogRow) + 1);
+	count = copy_rows(SPI_processed, rows);
 	if (count > (uint64) tasker_notify_limit)
 	{
 		ring_many(arguments);
 		return;
 	}
-	rows = copy_rows(count);
 	qsort(rows, count, sizeof(LogRow), compare_rows);
 	for (uint64 i = 0; i < count; i++)
 		ring_event(&rows[i]);

@@ -140,6 +140,15 @@ put_suspect_back(Run *run, TaskRun *task, int step_no, StepRun *before, int move
 	run->closed = true;
 }
 
+static void
+note_path(Run *run, const char *path)
+{
+	if (path == NULL || (run->path != NULL && strcmp(run->path, path) != 0))
+		run->mixed_paths = true;
+	else
+		run->path = path;
+}
+
 /*
  * Runs one step's handler and takes in how it ended.
  */
@@ -169,6 +178,7 @@ run_step(Run *run, TaskRun *task, int step_no)
 	handler_run(batch, task, step_no, run->in_place, &outcome);
 	run->ran++;
 	run->writing += outcome.wrote;
+	note_path(run, handler->search_path);
 	if (!run->in_place)
 		my_slot->task_id = 0;
 	at = tasker_now();

@@ -40,6 +40,8 @@ typedef struct Run
 	bool		closed;			/* starts no further step */
 	bool		in_place;		/* everything here and now, in the caller's transaction */
 	bool		slow;			/* met a handler that is slow or was never timed */
+	const char *path;			/* search_path of the handlers so far */
+	bool		mixed_paths;		/* they had not all the same */
 	bool		cleared;		/* a suspect of a crash came to an end */
 	Doom	   *doom;			/* or NULL */
 	TimestampTz deadline;

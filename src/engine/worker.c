@@ -26,6 +26,7 @@
 #include "engine/activation.h"
 #include "engine/processes.h"
 #include "engine/worker.h"
+#include "statement.h"
 #include "tasker.h"
 
 /* WaitLatch takes an int of milliseconds; a longer sleep is several. */
@@ -124,7 +125,7 @@ worker_settings(const char *server_synchronous_commit)
 		{"session_replication_role", "origin"},
 		{"row_security", "on"},
 		{"check_function_bodies", "on"},
-		{"search_path", "pg_catalog, pg_temp"},
+		{"search_path", SAFE_SEARCH_PATH},
 	};
 	const char *connected = GetConfigOption("synchronous_commit", false, false);
 

@@ -182,7 +182,7 @@ end_bound_leases(int code, Datum arg)
 	XactReadOnly = false;
 	XactIsoLevel = XACT_READ_COMMITTED;
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, SECURITY_LOCAL_USERID_CHANGE);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("search_path", SAFE_SEARCH_PATH, PGC_USERSET, PGC_S_SESSION);
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	bound_arguments(values);

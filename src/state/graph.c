@@ -48,6 +48,7 @@ batch_add_task(Batch *batch, TaskPlan *plan, int64 task_id, int state)
 
 	task->task_id = task_id;
 	task->plan = plan;
+	task->start_move = -1;
 	task->state = task->loaded_state = state;
 	task->steps = palloc0(Max(plan->step_count, 1) * sizeof(StepRun));
 	for (int i = 0; i < plan->step_count; i++)
@@ -167,12 +168,33 @@ graph_count(TaskRun *task)
 		count_step(task, step_no, 1);
 }
 
+/*
+ * The change to in_progress that the one about to be noted ends, where it is in
+ * this batch and says nothing of its own: a step's is the one before, a task's
+ * lies behind those of its steps.
+ */
+static int
+start_of(Batch *batch, TaskRun *task, int step_no, int from)
+{
+	int			start = step_no > 0 ? batch->move_count - 1 : task->start_move;
+	Move	   *move;
+
+	if (start < 0 || from != STEP_IN_PROGRESS)
+		return -1;
+	move = &batch->moves[start];
+	return move->task_id == task->task_id && move->step_no == step_no &&
+		move->to_state == STEP_IN_PROGRESS && move->metadata == NULL ? start : -1;
+}
+
 static void
 note_move(Batch *batch, TaskRun *task, int step_no, int from, int to, TimestampTz at,
 		  Jsonb *metadata)
 {
 	Move	   *move;
+	int			start = start_of(batch, task, step_no, from);
 
+	StaticAssertStmt((int) TASK_IN_PROGRESS == (int) STEP_IN_PROGRESS,
+					 "in_progress is one code for both");
 	if (batch->move_count == batch->move_space)
 	{
 		batch->move_space = Max(batch->move_space * 2, 64);
@@ -188,7 +210,11 @@ note_move(Batch *batch, TaskRun *task, int step_no, int from, int to, TimestampT
 	move->from_state = from;
 	move->to_state = to;
 	move->attempt = step_no > 0 ? step_run(task, step_no)->attempts : 0;
+	move->dropped = false;
+	move->start = start;
 	move->metadata = metadata;
+	if (step_no == 0)
+		task->start_move = to == TASK_IN_PROGRESS ? batch->move_count - 1 : -1;
 }
 
 static void
@@ -444,7 +470,6 @@ graph_step_leased(Batch *batch, TaskRun *task, int step_no, char *worker,
 	graph_step_started(batch, task, step_no, at);
 	step->claimed_by = worker;
 	step->lease_until = lease_until;
-	step->full = true;
 	graph_queue_step(batch, task, step_no, LANE_NOT_DUE, lease_until);
 }
 
@@ -489,7 +514,6 @@ graph_step_retried(Batch *batch, TaskRun *task, int step_no, TimestampTz at)
 	PlanStep   *plan = plan_step(task->plan, step_no);
 
 	step->retry_limit = Min(step->attempts + plan->retry_limit, PG_INT16_MAX);
-	step->full = true;
 	step->finished_at = 0;
 	step->next_attempt_at = 0;
 	step->tries = 0;
@@ -564,18 +588,15 @@ graph_task_expired(Batch *batch, TaskRun *task, TimestampTz at)
 void
 graph_forget_start(Batch *batch, TaskRun *task)
 {
-	int			kept = 0;
-
 	for (int i = 0; i < batch->move_count; i++)
 	{
 		Move	   *move = &batch->moves[i];
 
 		if (move->task_id == task->task_id && move->step_no == 0 &&
 			move->from_state == TASK_PENDING && move->to_state == TASK_IN_PROGRESS)
-			continue;
-		batch->moves[kept++] = *move;
+			move->dropped = true;
 	}
-	batch->move_count = kept;
+	task->start_move = -1;
 }
 
 /*

@@ -47,23 +47,32 @@ make_room(void)
 }
 
 /*
+ * Joins those who work on the task until the end of the transaction; false where
+ * an operator has it, or waits for it.
+ */
+bool
+hold_try(int64 task_id)
+{
+	LOCKTAG		tag = hold_tag(task_id);
+
+	make_room();
+	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	tried[tried_count++] = task_id;
+	return true;
+}
+
+/*
  * tasker._hold(bigint)
  */
 Datum
 tasker_hold(PG_FUNCTION_ARGS)
 {
-	int64		task_id = PG_GETARG_INT64(0);
-	LOCKTAG		tag = hold_tag(task_id);
-
-	make_room();
-	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		PG_RETURN_BOOL(false);
-	tried[tried_count++] = task_id;
-	PG_RETURN_BOOL(true);
+	PG_RETURN_BOOL(hold_try(PG_GETARG_INT64(0)));
 }
 
 /*
- * Before a statement that claims tokens.
+ * Before tokens are claimed.
  */
 void
 hold_begin(void)

@@ -5,13 +5,33 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "state/state.h"
+#include "state/store.h"
 #include "statement.h"
+
+/* Columns of LOAD_TASK_COLUMNS, which begin with the fourth of a statement. */
+#define LOAD_FIRST		4
+
+enum
+{
+	LOAD_PLAN_ID,
+	LOAD_STATE,
+	LOAD_PRIORITY,
+	LOAD_STARTED_AT,
+	LOAD_CONTEXT,
+	LOAD_CORRELATION_ID,
+	LOAD_TRACEPARENT,
+	LOAD_BYPASS_STEPS,
+	LOAD_ERROR,
+	LOAD_RUN_AT,
+	LOAD_COLUMNS
+};
 
 /* The operators' and workers' way in: the rows are locked in the order of ids. */
 static Statement lock_and_read = {
@@ -66,68 +86,105 @@ load_ids(List *tasks)
 }
 
 /*
- * A row of a task, with the columns of LOAD_TASK_COLUMNS from the fourth on.
+ * A row of a task, with the columns of LOAD_TASK_COLUMNS as values.
  */
 static TaskRun *
-take_task(Batch *batch, uint64 row)
+take_task(Batch *batch, int64 task_id, Datum *values, bool *nulls)
 {
-	bool		isnull;
-	int64		task_id = DatumGetInt64(row_value(row, 1, &isnull));
-	int			state = DatumGetInt16(row_value(row, 5, &isnull));
 	/* Reading a plan uses SPI, too: the rows at hand are kept aside. */
 	SPITupleTable *table = SPI_tuptable;
-	TaskPlan   *plan = plan_get(DatumGetInt32(row_value(row, 4, &isnull)));
-	TaskRun    *task;
-	Datum		value;
+	TaskPlan   *plan = plan_get(DatumGetInt32(values[LOAD_PLAN_ID]));
+	MemoryContext before = MemoryContextSwitchTo(batch->context);
+	TaskRun    *task = batch_add_task(batch, plan, task_id, DatumGetInt16(values[LOAD_STATE]));
 
+#define has(column) (!nulls[LOAD_##column])
+#define copy(column) PG_DETOAST_DATUM_COPY(values[LOAD_##column])
 	SPI_tuptable = table;
-	task = batch_add_task(batch, plan, task_id, state);
-	task->priority = DatumGetInt32(row_value(row, 6, &isnull));
-	task->started_at = row_time(row, 7);
-	task->context = row_jsonb(row, 8, batch->context);
-	task->correlation_id = row_text(row, 9, batch->context);
-	task->traceparent = row_text(row, 10, batch->context);
-	value = row_value(row, 11, &isnull);
-	if (!isnull)
-	{
-		MemoryContext before = MemoryContextSwitchTo(batch->context);
-
-		task->bypass_steps = DatumGetArrayTypePCopy(value);
-		MemoryContextSwitchTo(before);
-	}
-	task->error = row_jsonb(row, 12, batch->context);
-	task->run_at = row_time(row, 13);
+	task->priority = DatumGetInt32(values[LOAD_PRIORITY]);
+	if (has(STARTED_AT))
+		task->started_at = DatumGetTimestampTz(values[LOAD_STARTED_AT]);
+	task->context = (Jsonb *) copy(CONTEXT);
+	if (has(CORRELATION_ID))
+		task->correlation_id = TextDatumGetCString(values[LOAD_CORRELATION_ID]);
+	if (has(TRACEPARENT))
+		task->traceparent = TextDatumGetCString(values[LOAD_TRACEPARENT]);
+	if (has(BYPASS_STEPS))
+		task->bypass_steps = (ArrayType *) copy(BYPASS_STEPS);
+	if (has(ERROR))
+		task->error = (Jsonb *) copy(ERROR);
+	if (has(RUN_AT))
+		task->run_at = DatumGetTimestampTz(values[LOAD_RUN_AT]);
+#undef has
+#undef copy
+	MemoryContextSwitchTo(before);
 	return task;
 }
 
 /*
- * A claimed row: the task comes into the batch, the token to its step.
+ * A claimed token: its task comes into the batch, the token to its step.
+ * Returns the task where this is the first of its tokens.
  */
-static void
-take_token(Batch *batch, uint64 row)
+static TaskRun *
+take_token(Batch *batch, int64 task_id, int step_no, int tries, Datum *values, bool *nulls)
 {
-	bool		isnull;
-	int64		task_id = DatumGetInt64(row_value(row, 1, &isnull));
-	int			step_no = DatumGetInt16(row_value(row, 2, &isnull));
-	int			state = DatumGetInt16(row_value(row, 5, &isnull));
 	TaskRun    *task = step_no == 0 ? NULL : batch_find_task(batch, task_id);
+	TaskRun    *added = NULL;
 
 	/* A token that outlived its task is dropped. */
-	if (task_has_ended(state))
-		return;
+	if (task_has_ended(DatumGetInt16(values[LOAD_STATE])))
+		return NULL;
 	if (task == NULL)
-		task = take_task(batch, row);
+		task = added = take_task(batch, task_id, values, nulls);
 	if (step_no == 0)
 	{
 		task->at_start = true;
-		return;
+		return added;
 	}
 	task->shared = true;
 	if (step_no >= 1 && step_no <= task->plan->step_count)
 	{
 		task->steps[step_no - 1].mine = true;
-		task->steps[step_no - 1].tries = DatumGetInt16(row_value(row, 3, &isnull));
+		task->steps[step_no - 1].tries = tries;
 	}
+	return added;
+}
+
+/*
+ * The values of LOAD_TASK_COLUMNS in a row of a statement.
+ */
+static void
+row_task_values(uint64 row, Datum *values, bool *nulls)
+{
+	for (int i = 0; i < LOAD_COLUMNS; i++)
+		values[i] = row_value(row, LOAD_FIRST + i, &nulls[i]);
+}
+
+/*
+ * Takes in a token that was claimed, with the row of its task.
+ */
+void
+load_claimed_row(Batch *batch, HeapTuple row, TupleDesc desc, int64 task_id, int step_no, int tries)
+{
+	static const int columns[LOAD_COLUMNS] = {
+		Anum_task_plan_id, Anum_task_state, Anum_task_priority, Anum_task_started_at,
+		Anum_task_context, Anum_task_correlation_id, Anum_task_traceparent,
+		Anum_task_bypass_steps, Anum_task_error, Anum_task_run_at
+	};
+	Datum		all[Natts_task];
+	bool		all_nulls[Natts_task];
+	Datum		values[LOAD_COLUMNS];
+	bool		nulls[LOAD_COLUMNS];
+	TaskRun    *task;
+
+	heap_deform_tuple(row, desc, all, all_nulls);
+	for (int i = 0; i < LOAD_COLUMNS; i++)
+	{
+		values[i] = all[columns[i] - 1];
+		nulls[i] = all_nulls[columns[i] - 1];
+	}
+	task = take_token(batch, task_id, step_no, tries, values, nulls);
+	if (task != NULL)
+		task->row = row;
 }
 
 /*
@@ -144,7 +201,15 @@ load_claimed(Batch *batch, uint64 rows)
 	hold_only(ids, rows);
 	pfree(ids);
 	for (uint64 row = 0; row < rows; row++)
-		take_token(batch, row);
+	{
+		Datum		values[LOAD_COLUMNS];
+		bool		nulls[LOAD_COLUMNS];
+
+		row_task_values(row, values, nulls);
+		take_token(batch, DatumGetInt64(row_value(row, 1, &isnull)),
+				   DatumGetInt16(row_value(row, 2, &isnull)),
+				   DatumGetInt16(row_value(row, 3, &isnull)), values, nulls);
+	}
 	SPI_freetuptable(SPI_tuptable);
 }
 
@@ -196,8 +261,13 @@ load_locked(Batch *batch, int64 *ids, int count)
 	rows = statement_run(&lock_and_read, &value, NULL);
 	for (uint64 row = 0; row < rows; row++)
 	{
-		TaskRun    *task = take_task(batch, row);
+		Datum		columns[LOAD_COLUMNS];
+		bool		nulls[LOAD_COLUMNS];
+		bool		isnull;
+		TaskRun    *task;
 
+		row_task_values(row, columns, nulls);
+		task = take_task(batch, DatumGetInt64(row_value(row, 1, &isnull)), columns, nulls);
 		task->shared = task->locked = true;
 	}
 	SPI_freetuptable(SPI_tuptable);

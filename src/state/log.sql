@@ -1,21 +1,26 @@
--- The log: one row for every state change, written in the transaction that
--- makes it.  Audit trail, events, spans and metrics are all read from here.
+-- The log: every state change, written in the transaction that makes it.  Audit
+-- trail, events, spans and metrics are all read from here.  Where something goes
+-- to in_progress and leaves it in the same transaction, one row holds both.
 
 CREATE TABLE tasker.log (
     id bigint PRIMARY KEY,
     at timestamptz NOT NULL,
     task_id bigint NOT NULL,
+    start_id bigint,
+    start_at timestamptz,
     step_no smallint NOT NULL,
     from_state smallint,
     to_state smallint NOT NULL,
     attempt smallint,
     metadata jsonb
 );
-CREATE INDEX log_task ON tasker.log USING brin (task_id) WITH (pages_per_range = 8);
-COMMENT ON TABLE tasker.log IS 'Every state change of a task or a step, written once and never changed. People read the view tasker.transitions.';
+CREATE INDEX log_task ON tasker.log USING brin (task_id) WITH (pages_per_range = 8, autosummarize = on);
+COMMENT ON TABLE tasker.log IS 'Every state change of a task or a step, written once and never changed; one to in_progress may share its row with the one behind it. People read the view tasker.transitions.';
 COMMENT ON COLUMN tasker.log.id IS '(transaction id + base) << 20 | number within the transaction: unique, and a range of it is the rows of a range of transactions, which is how readers follow the log.';
 COMMENT ON COLUMN tasker.log.at IS 'When it happened.';
 COMMENT ON COLUMN tasker.log.task_id IS 'Task.';
+COMMENT ON COLUMN tasker.log.start_id IS 'Id of the change to in_progress, where this row stands for it, too: from from_state to in_progress and on to to_state; NULL: it does not.';
+COMMENT ON COLUMN tasker.log.start_at IS 'When that happened.';
 COMMENT ON COLUMN tasker.log.step_no IS 'Step; 0 for a change of the task itself.';
 COMMENT ON COLUMN tasker.log.from_state IS 'Code of the state before; NULL: it came into being.';
 COMMENT ON COLUMN tasker.log.to_state IS 'Code of the state after.';
@@ -23,31 +28,41 @@ COMMENT ON COLUMN tasker.log.attempt IS 'Attempt of the step, from 1; NULL for a
 COMMENT ON COLUMN tasker.log.metadata IS 'What else belongs to it: an error in short, a reason, a worker.';
 SELECT pg_catalog.pg_extension_config_dump('tasker.log', '');
 
-CREATE FUNCTION tasker._append_log(
-    task_ids bigint[],
-    step_nos smallint[],
-    from_states smallint[],
-    to_states smallint[],
-    attempts smallint[],
-    metadata jsonb[])
-RETURNS bigint
-LANGUAGE C VOLATILE
-AS 'MODULE_PATHNAME', 'tasker_append_log';
-COMMENT ON FUNCTION tasker._append_log(bigint[], smallint[], smallint[], smallint[], smallint[], jsonb[]) IS
-'Appends one log row an element; step_nos, from_states, attempts and metadata may be NULL as a whole. Checks each change against the rules (TK004), wakes the notifier at commit and returns the number of rows. Private: the state room''s way in for creation.';
+CREATE VIEW tasker._move AS
+SELECT CASE p.part WHEN 1 THEN l.start_id ELSE l.id END AS id,
+       CASE p.part WHEN 1 THEN l.start_at ELSE l.at END AS at,
+       l.task_id,
+       l.step_no,
+       CASE WHEN p.part = 2 AND l.start_id IS NOT NULL THEN 1::smallint ELSE l.from_state END AS from_state,
+       CASE p.part WHEN 1 THEN 1::smallint ELSE l.to_state END AS to_state,
+       l.attempt,
+       CASE p.part WHEN 2 THEN l.metadata END AS metadata
+FROM tasker.log AS l
+CROSS JOIN (VALUES (1), (2)) AS p (part)
+WHERE p.part = 2
+   OR l.start_id IS NOT NULL;
+COMMENT ON VIEW tasker._move IS 'The log with a row for every state change, in codes. Private: people read tasker.transitions.';
+COMMENT ON COLUMN tasker._move.id IS 'Unique.';
+COMMENT ON COLUMN tasker._move.at IS 'When it happened.';
+COMMENT ON COLUMN tasker._move.task_id IS 'Task.';
+COMMENT ON COLUMN tasker._move.step_no IS 'Step; 0 for a change of the task itself.';
+COMMENT ON COLUMN tasker._move.from_state IS 'Code of the state before; NULL: it came into being.';
+COMMENT ON COLUMN tasker._move.to_state IS 'Code of the state after.';
+COMMENT ON COLUMN tasker._move.attempt IS 'Attempt of the step, from 1; NULL for a task.';
+COMMENT ON COLUMN tasker._move.metadata IS 'What else belongs to it.';
 
 CREATE VIEW tasker.transitions AS
-SELECT l.id AS transition_id,
-       l.at AS occurred_at,
-       l.task_id,
-       CASE WHEN l.step_no > 0 THEN l.task_id << 14 | l.step_no END AS step_id,
-       CASE WHEN l.step_no > 0 THEN tasker._step_state(l.from_state)::text
-            ELSE tasker._task_state(l.from_state)::text END AS from_state,
-       CASE WHEN l.step_no > 0 THEN tasker._step_state(l.to_state)::text
-            ELSE tasker._task_state(l.to_state)::text END AS to_state,
-       l.attempt::integer AS attempt,
-       l.metadata
-FROM tasker.log AS l;
+SELECT m.id AS transition_id,
+       m.at AS occurred_at,
+       m.task_id,
+       CASE WHEN m.step_no > 0 THEN m.task_id << 14 | m.step_no END AS step_id,
+       CASE WHEN m.step_no > 0 THEN tasker._step_state(m.from_state)::text
+            ELSE tasker._task_state(m.from_state)::text END AS from_state,
+       CASE WHEN m.step_no > 0 THEN tasker._step_state(m.to_state)::text
+            ELSE tasker._task_state(m.to_state)::text END AS to_state,
+       m.attempt::integer AS attempt,
+       m.metadata
+FROM tasker._move AS m;
 COMMENT ON VIEW tasker.transitions IS 'Every state change of every task and step.';
 COMMENT ON COLUMN tasker.transitions.transition_id IS 'Unique; does not rise with time across transactions.';
 COMMENT ON COLUMN tasker.transitions.occurred_at IS 'When it happened.';

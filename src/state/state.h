@@ -11,6 +11,8 @@
 
 #include "postgres.h"
 
+#include "access/htup.h"
+#include "access/tupdesc.h"
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
@@ -70,7 +72,6 @@ typedef struct StepRun
 	bool		changed;		/* write.c has to save it */
 	bool		mine;			/* this batch holds its token */
 	bool		lease_ended;	/* a worker outside held it until now */
-	bool		full;			/* has what only operators and workers outside set */
 	bool		queued;			/* its token goes (back) into the queue */
 	int16		attempts;
 	int16		retry_limit;	/* -1: as the plan says */
@@ -111,7 +112,9 @@ typedef struct TaskRun
 	char	   *correlation_id;
 	char	   *traceparent;
 	ArrayType  *bypass_steps;	/* names; NULL: none */
+	HeapTuple	row;			/* as it was read with the claim; NULL: it was not */
 	StepRun    *steps;			/* plan->step_count of them; steps[0] is step number 1 */
+	int			start_move;		/* its change to in_progress in this batch, while it is; -1: none */
 	int			live;			/* steps in progress, waiting, or ready */
 	int			errors;			/* steps in error */
 	int			unsatisfied;	/* steps that do not satisfy dependants */
@@ -126,6 +129,8 @@ typedef struct Move
 	int8		from_state;
 	int8		to_state;
 	int16		attempt;		/* 0: none */
+	bool		dropped;		/* it did not happen after all */
+	int			start;			/* the change to in_progress of this batch that it ends; -1: none */
 	Jsonb	   *metadata;
 } Move;
 
@@ -207,6 +212,8 @@ extern void graph_push_string(JsonbParseState **state, JsonbIteratorToken token,
 
 extern Datum load_ids(List *tasks);
 extern void load_claimed(Batch *batch, uint64 rows);
+extern void load_claimed_row(Batch *batch, HeapTuple row, TupleDesc desc, int64 task_id, int step_no,
+							 int tries);
 extern void load_begun(Batch *batch);
 extern void load_locked(Batch *batch, int64 *ids, int count);
 extern void load_step_states(Batch *batch, List *tasks);
@@ -214,6 +221,7 @@ extern void load_step_results(Batch *batch, List *tasks);
 
 /* hold.c */
 extern void hold_begin(void);
+extern bool hold_try(int64 task_id);
 extern void hold_only(int64 *claimed, int count);
 extern bool hold_is_mine(int64 task_id);
 extern void hold_alone(int64 task_id);

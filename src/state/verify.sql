@@ -44,7 +44,7 @@ AS $$
                min(l.id) FILTER (WHERE l.to_state = 1) AS start_id,
                max(l.at) FILTER (WHERE l.to_state IN (3, 6, 7)) AS satisfied_at,
                max(l.id) FILTER (WHERE l.to_state IN (3, 6, 7)) AS satisfied_id
-        FROM tasker.log AS l
+        FROM tasker._move AS l
         GROUP BY l.task_id, l.step_no
     ),
     task AS MATERIALIZED (

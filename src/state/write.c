@@ -17,6 +17,7 @@
 
 #include "shared_memory.h"
 #include "state/state.h"
+#include "state/store.h"
 #include "statement.h"
 #include "tasker.h"
 
@@ -30,27 +31,8 @@ static Statement lock_tasks = {
 	.arg_types = {INT8ARRAYOID},
 };
 
-#define STEP_COLUMNS "task_id, step_no, state, attempts, started_at, finished_at, " \
-	"next_attempt_at, results, error"
-#define FULL_COLUMNS STEP_COLUMNS ", retry_limit, claimed_by, lease_until"
-
-#define STEP_TYPES INT8ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, \
-	TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, JSONBARRAYOID, JSONBARRAYOID
-#define FULL_TYPES STEP_TYPES, INT2ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID
-
-static Statement insert_steps = {
-	.sql = "INSERT INTO tasker.step (" STEP_COLUMNS ") "
-	"SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-	.arg_count = 9,
-	.arg_types = {STEP_TYPES},
-};
-
-static Statement insert_full_steps = {
-	.sql = "INSERT INTO tasker.step (" FULL_COLUMNS ") "
-	"SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-	.arg_count = 12,
-	.arg_types = {FULL_TYPES},
-};
+static Store new_steps = {.table = "step", .columns = Natts_step};
+static Store task_rows = {.table = "task", .columns = Natts_task};
 
 /* The latest error stays to be seen until the step is complete. */
 static Statement update_steps = {
@@ -59,10 +41,14 @@ static Statement update_steps = {
 	"finished_at = w.finished_at, next_attempt_at = w.next_attempt_at, results = w.results, "
 	"error = CASE WHEN w.state = 3 THEN NULL ELSE coalesce(w.error, s.error) END, "
 	"retry_limit = w.retry_limit, claimed_by = w.claimed_by, lease_until = w.lease_until "
-	"FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS w (" FULL_COLUMNS ") "
+	"FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) "
+	"AS w (task_id, step_no, state, attempts, started_at, finished_at, next_attempt_at, "
+	"results, error, retry_limit, claimed_by, lease_until) "
 	"WHERE s.task_id = w.task_id AND s.step_no = w.step_no",
 	.arg_count = 12,
-	.arg_types = {FULL_TYPES},
+	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, INT2ARRAYOID, INT2ARRAYOID,
+		TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, JSONBARRAYOID,
+		JSONBARRAYOID, INT2ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID},
 };
 
 static Statement update_tasks = {
@@ -325,6 +311,57 @@ queue_ready(Batch *batch, TimestampTz now)
 }
 
 static void
+add_time(TupleTableSlot *slot, int column, TimestampTz time)
+{
+	if (time != 0)
+		store_set(slot, column, TimestampTzGetDatum(time));
+}
+
+/*
+ * A row of a step that has none yet.
+ */
+static void
+append_step(TaskRun *task, int step_no)
+{
+	StepRun    *step = &task->steps[step_no - 1];
+	TupleTableSlot *slot = store_next(&new_steps);
+
+	store_set(slot, Anum_step_task_id, Int64GetDatum(task->task_id));
+	store_set(slot, Anum_step_step_no, Int16GetDatum(step_no));
+	store_set(slot, Anum_step_state, Int16GetDatum(step->state));
+	store_set(slot, Anum_step_attempts, Int16GetDatum(step->attempts));
+	add_time(slot, Anum_step_started_at, step->started_at);
+	add_time(slot, Anum_step_finished_at, step->finished_at);
+	add_time(slot, Anum_step_next_attempt_at, step->next_attempt_at);
+	add_time(slot, Anum_step_lease_until, step->lease_until);
+	if (step->retry_limit >= 0)
+		store_set(slot, Anum_step_retry_limit, Int16GetDatum(step->retry_limit));
+	if (step->results != NULL)
+		store_set(slot, Anum_step_results, JsonbPGetDatum(step->results));
+	if (step->error != NULL)
+		store_set(slot, Anum_step_error, JsonbPGetDatum(step->error));
+	if (step->claimed_by != NULL)
+		store_set(slot, Anum_step_claimed_by, CStringGetTextDatum(step->claimed_by));
+}
+
+static void
+append_steps(Batch *batch)
+{
+	ListCell   *cell;
+
+	store_begin(&new_steps);
+	foreach(cell, batch->tasks)
+	{
+		TaskRun    *task = lfirst(cell);
+
+		for (int no = 1; no <= task->plan->step_count; no++)
+			if (task->steps[no - 1].changed && !task->steps[no - 1].has_row)
+				append_step(task, no);
+	}
+	store_end(&new_steps);
+}
+
+static void
 add_step(Rows *rows, TaskRun *task, int step_no)
 {
 	StepRun    *step = &task->steps[step_no - 1];
@@ -339,8 +376,6 @@ add_step(Rows *rows, TaskRun *task, int step_no)
 	rows_set_time(rows, 6, step->next_attempt_at);
 	rows_set_jsonb(rows, 7, step->results);
 	rows_set_jsonb(rows, 8, step->error);
-	if (rows->columns == 9)
-		return;
 	if (step->retry_limit >= 0)
 		rows_set(rows, 9, Int16GetDatum(step->retry_limit));
 	if (step->claimed_by != NULL)
@@ -370,6 +405,47 @@ add_task(Rows *rows, TaskRun *task)
 	rows_set_time(rows, 2, task->started_at);
 	rows_set_time(rows, 3, task->finished_at);
 	rows_set_jsonb(rows, 4, task->error);
+}
+
+/*
+ * Saves the task in the row that was read when it was claimed; false where it
+ * was not claimed, or its row has changed since.
+ */
+static bool
+update_task(TaskRun *task)
+{
+	int			columns[] = {Anum_task_state, Anum_task_started_at, Anum_task_finished_at,
+	Anum_task_error};
+	Datum		values[] = {Int16GetDatum(task->state), TimestampTzGetDatum(task->started_at),
+	TimestampTzGetDatum(task->finished_at), PointerGetDatum(task->error)};
+	bool		nulls[] = {false, task->started_at == 0, task->finished_at == 0,
+	task->error == NULL};
+
+	return task->row != NULL &&
+		store_update(&task_rows, task->row, columns, values, nulls, lengthof(columns));
+}
+
+/*
+ * Saves the tasks that have moved: where it can be done row by row, and those
+ * left over by a statement.
+ */
+static void
+write_tasks(Batch *batch)
+{
+	Rows		rows;
+	ListCell   *cell;
+
+	rows_init(&rows, 5);
+	store_begin(&task_rows);
+	foreach(cell, batch->tasks)
+	{
+		TaskRun    *task = lfirst(cell);
+
+		if (task->changed && !update_task(task))
+			add_task(&rows, task);
+	}
+	store_end(&task_rows);
+	rows_run(&rows, &update_tasks);
 }
 
 /*
@@ -422,12 +498,11 @@ write_batch(Batch *batch)
 	MemoryContext before;
 	MemoryContext context;
 	TimestampTz now;
-	Rows		new_steps;
-	Rows		full_steps;
 	Rows		old_steps;
-	Rows		tasks;
 	Rows		tokens;
 	Rows		ended;
+	bool		has_new_steps = false;
+	bool		has_changed = false;
 	ListCell   *cell;
 
 	context = AllocSetContextCreate(batch->context, "tasker write", ALLOCSET_DEFAULT_SIZES);
@@ -438,10 +513,7 @@ write_batch(Batch *batch)
 	now = tasker_now();
 	queue_ready(batch, now);
 
-	rows_init(&new_steps, 9);
-	rows_init(&full_steps, 12);
 	rows_init(&old_steps, 12);
-	rows_init(&tasks, 5);
 	rows_init(&tokens, 7);
 	rows_init(&ended, 1);
 	foreach(cell, batch->tasks)
@@ -461,15 +533,16 @@ write_batch(Batch *batch)
 
 			if (step->lease_ended)
 				unpark(plan_step(task->plan, no));
-			if (step->changed)
-				add_step(step->has_row ? &old_steps : step->full ? &full_steps : &new_steps,
-						 task, no);
+			if (step->changed && step->has_row)
+				add_step(&old_steps, task, no);
+			else if (step->changed)
+				has_new_steps = true;
 			if (step->queued)
 				add_token(batch, &tokens, task, no, now);
 		}
 		if (!task->changed)
 			continue;
-		add_task(&tasks, task);
+		has_changed = true;
 		if (!task_has_ended(task->state))
 			continue;
 		tasker_note_task_ended(task->task_id);
@@ -480,10 +553,11 @@ write_batch(Batch *batch)
 		}
 	}
 
-	rows_run(&new_steps, &insert_steps);
-	rows_run(&full_steps, &insert_full_steps);
+	if (has_new_steps)
+		append_steps(batch);
 	rows_run(&old_steps, &update_steps);
-	rows_run(&tasks, &update_tasks);
+	if (has_changed)
+		write_tasks(batch);
 	rows_run(&ended, &delete_tokens);
 	rows_run(&tokens, &insert_tokens);
 	log_append(batch->moves, batch->move_count);

@@ -1,11 +1,24 @@
 -- Creating tasks: one statement a table, however many there are.
 
-CREATE FUNCTION tasker._next_task_id()
-RETURNS bigint
+CREATE FUNCTION tasker._insert_tasks(
+    contexts jsonb[],
+    plan_id integer,
+    priority integer,
+    run_at timestamptz,
+    initiator text,
+    reason text,
+    source_system text,
+    tags text[],
+    bypass_steps text[],
+    idempotency_key text,
+    environment text,
+    correlation_id text,
+    traceparent text)
+RETURNS bigint[]
 LANGUAGE C VOLATILE
-AS 'MODULE_PATHNAME', 'tasker_next_task_id';
-COMMENT ON FUNCTION tasker._next_task_id() IS
-'A new task id: tasker.node << 40 | next number. The one function that makes them. Private.';
+AS 'MODULE_PATHNAME', 'tasker_insert_tasks';
+COMMENT ON FUNCTION tasker._insert_tasks(jsonb[], integer, integer, timestamptz, text, text, text, text[], text[], text, text, text, text) IS
+'Inserts one pending task a context, its token and its first row of the log, and wakes executors at commit. Returns the ids in the order of the contexts. Checks nothing. Private: the one place that inserts a task.';
 
 CREATE FUNCTION tasker._current_plan(
     task_name text,
@@ -111,10 +124,6 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    now timestamptz := tasker.clock();
-    rank integer := -coalesce(nullif(priority, 0), plan.priority);
-    later boolean := coalesce(run_at > now, false);
-    ids bigint[];
     unknown text;
 BEGIN
     IF correlation_id IS NOT NULL OR traceparent IS NOT NULL THEN
@@ -145,40 +154,13 @@ BEGIN
         FROM unnest(contexts) WITH ORDINALITY AS c (context, place)
         ORDER BY c.place);
 
-    WITH created AS (
-        INSERT INTO tasker.task (task_id, created_at, run_at, plan_id, priority, state, context, initiator,
-                                 reason, source_system, tags, bypass_steps, idempotency_key, environment,
-                                 correlation_id, traceparent)
-        SELECT tasker._next_task_id(), now, run_at, plan.plan_id, -rank, 0,
-               c.context,
-               initiator, reason, source_system, nullif(tags, '{}'), nullif(bypass_steps, '{}'),
-               idempotency_key, plan.environment, correlation_id, traceparent
-        FROM unnest(contexts) AS c (context)
-        RETURNING task_id
-    ), queued AS (
-        INSERT INTO tasker.queue (due, task_id, lane, rank, due_lane, step_no)
-        SELECT CASE WHEN later THEN run_at ELSE now END, task_id,
-               CASE WHEN later THEN -1 ELSE 0 END,
-               CASE WHEN later THEN 0 ELSE rank END,
-               CASE WHEN later THEN 0 END,
-               0
-        FROM created
-    )
-    SELECT array_agg(task_id)
-    INTO ids
-    FROM created;
-
-    PERFORM tasker._append_log(ids, NULL, NULL, array_fill(0::smallint, ARRAY[cardinality(ids)]), NULL, NULL);
-    IF later THEN
-        PERFORM tasker._note_due(run_at);
-    ELSE
-        PERFORM tasker._wake(cardinality(ids));
-    END IF;
-    RETURN ids;
+    RETURN tasker._insert_tasks(
+        contexts, plan.plan_id, coalesce(nullif(priority, 0), plan.priority), run_at, initiator, reason, source_system,
+        nullif(tags, '{}'), nullif(bypass_steps, '{}'), idempotency_key, plan.environment, correlation_id, traceparent);
 END;
 $$;
 COMMENT ON FUNCTION tasker._create_tasks(tasker.plan, jsonb[], text, text, text, text[], text[], text, integer, timestamptz, text, text) IS
-'Creates one task a context and returns their ids in the order of the contexts. Private: the one place that inserts a task.';
+'Checks what tasks are to be created with, creates one a context and returns their ids in the order of the contexts. Private.';
 
 CREATE FUNCTION tasker._create_once(
     plan tasker.plan,

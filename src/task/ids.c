@@ -6,12 +6,9 @@
 
 #include "catalog/namespace.h"
 #include "commands/sequence.h"
-#include "fmgr.h"
 #include "utils/lsyscache.h"
 
 #include "tasker.h"
-
-PG_FUNCTION_INFO_V1(tasker_next_task_id);
 
 int
 task_id_compare(const void *a, const void *b)
@@ -22,11 +19,8 @@ task_id_compare(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-/*
- * tasker._next_task_id()
- */
-Datum
-tasker_next_task_id(PG_FUNCTION_ARGS)
+int64
+task_id_next(void)
 {
 	Oid			sequence = get_relname_relid("task_id_seq", get_namespace_oid("tasker", false));
 	int64		number = nextval_internal(sequence, false);
@@ -36,5 +30,5 @@ tasker_next_task_id(PG_FUNCTION_ARGS)
 				errcode(ERRCODE_SEQUENCE_GENERATOR_LIMIT_EXCEEDED),
 				errmsg("no task ids are left"),
 				errdetail("A server can make %lld of them.", 1LL << TASKER_NODE_BITS));
-	PG_RETURN_INT64((int64) tasker_node << TASKER_NODE_BITS | number);
+	return (int64) tasker_node << TASKER_NODE_BITS | number;
 }

@@ -72,14 +72,18 @@ static Statement put_off = {
 	.arg_types = {INT8OID, TIMESTAMPTZOID},
 };
 
-/* What has become due goes to the lane it waits for. */
+/*
+ * What has become due goes to the lane it waits for: in one of executors behind
+ * what is there, as they do not look before the place of their last claim.
+ */
 static Statement fire_due = {
 	.sql = "WITH d AS (SELECT q.task_id, q.step_no FROM tasker.queue AS q "
 	"WHERE q.lane = -1 AND q.rank = 0 AND q.due <= $1 AND q.due_lane IS NOT NULL "
 	"ORDER BY q.due "
 	"LIMIT 1000 "
 	"FOR UPDATE SKIP LOCKED) "
-	"UPDATE tasker.queue AS q SET lane = q.due_lane, rank = -t.priority, due = $1, due_lane = NULL "
+	"UPDATE tasker.queue AS q SET lane = q.due_lane, rank = -t.priority, due_lane = NULL, "
+	"due = CASE WHEN q.due_lane >= 3 THEN q.due ELSE $1 END "
 	"FROM d "
 	"JOIN tasker.task AS t ON t.task_id = d.task_id "
 	"WHERE q.task_id = d.task_id AND q.step_no = d.step_no "

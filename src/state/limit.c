@@ -53,8 +53,10 @@ static Statement read_limit = {
 	.arg_types = {INT4OID},
 };
 
+/* To the end of an executors' lane, as in executor.c. */
 static Statement unpark = {
-	.sql = "UPDATE tasker.queue AS q SET lane = q.due_lane, due_lane = NULL "
+	.sql = "UPDATE tasker.queue AS q SET lane = q.due_lane, due_lane = NULL, "
+	"due = CASE WHEN q.due_lane >= 3 THEN q.due ELSE tasker.clock() END "
 	"WHERE q.ctid = ANY (ARRAY("
 	"SELECT w.ctid FROM tasker.queue AS w "
 	"WHERE w.lane = $1 "
@@ -278,6 +280,11 @@ limit_take(const StepLimit *limits, int count, int32 *which)
 	for (int i = 0; i < count; i++)
 		if (!take_to_run(&limits[i]))
 		{
+			TaskerDatabase *database = database_find(MyDatabaseId);
+
+			/* A limit of none has no slot, and what waits for it is parked all the same. */
+			if (database != NULL)
+				raise_slots(database, 1);
 			*which = limits[i].limit_id;
 			return false;
 		}
@@ -344,14 +351,21 @@ limit_unpark_held(int tokens)
 
 /*
  * Lets one token go behind each limit that has room.  Returns whether it did;
- * then there is something to run after the commit.
+ * then there is something to run after the commit.  What was parked before the
+ * server started is found by each process's first look; after that, nothing is
+ * parked where no slot was ever in use.
  */
 bool
 limit_sweep(void)
 {
+	static bool looked = false;
+	TaskerDatabase *database = database_find(MyDatabaseId);
 	Datum		lane = Int32GetDatum(LANE_LIMITED(0));
 	bool		found = false;
 	bool		isnull;
+
+	if (looked && database != NULL && pg_atomic_read_u32(&database->limit_slots) == 0)
+		return false;
 
 	for (;;)
 	{
@@ -361,7 +375,10 @@ limit_sweep(void)
 		lane = row_value(0, 1, &isnull);
 		SPI_freetuptable(SPI_tuptable);
 		if (isnull)
+		{
+			looked = true;
 			return found;
+		}
 		limit_id = LANE_LIMITED(DatumGetInt32(lane));
 		if (is_free(limit_id))
 		{

@@ -33,6 +33,7 @@ static Statement lock_tasks = {
 
 static Store new_steps = {.table = "step", .columns = Natts_step};
 static Store task_rows = {.table = "task", .columns = Natts_task};
+static Store queue_rows = {.table = "queue", .columns = Natts_queue};
 
 /* The latest error stays to be seen until the step is complete. */
 static Statement update_steps = {
@@ -60,14 +61,6 @@ static Statement update_tasks = {
 	.arg_count = 5,
 	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
 	JSONBARRAYOID},
-};
-
-static Statement insert_tokens = {
-	.sql = "INSERT INTO tasker.queue (task_id, step_no, due, lane, rank, due_lane, tries) "
-	"SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)",
-	.arg_count = 7,
-	.arg_types = {INT8ARRAYOID, INT2ARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID,
-	INT4ARRAYOID, INT2ARRAYOID},
 };
 
 /*
@@ -452,10 +445,11 @@ write_tasks(Batch *batch)
  * A token for the step; step 0 is the task's start, -1 its deadline.
  */
 static void
-add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
+add_token(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
 {
 	StepRun		own = {.lane = LANE_BATCH, .due = task->run_at};
 	const StepRun *step = step_no > 0 ? &task->steps[step_no - 1] : &own;
+	TupleTableSlot *slot = store_next(&queue_rows);
 	TimestampTz due;
 	bool		later;
 
@@ -465,19 +459,22 @@ add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
 		own.due = task->deadline;
 	}
 	due = step->due ? step->due : now;
+	/* Executors do not look before the place of their last claim. */
+	if (step->lane >= 0 && step->lane < LANE_API)
+		due = Max(due, now);
 	later = due > now || step->lane == LANE_NOT_DUE;
 
-	rows_next(rows);
-	rows_set(rows, 0, Int64GetDatum(task->task_id));
-	rows_set(rows, 1, Int16GetDatum(step_no));
-	rows_set(rows, 2, TimestampTzGetDatum(due));
-	rows_set(rows, 3, Int32GetDatum(later ? LANE_NOT_DUE :
-									step->parked ? LANE_LIMITED(step->parked) : step->lane));
-	rows_set(rows, 4, Int32GetDatum(later ? 0 : -task->priority));
+	store_set(slot, Anum_queue_task_id, Int64GetDatum(task->task_id));
+	store_set(slot, Anum_queue_step_no, Int16GetDatum(step_no));
+	store_set(slot, Anum_queue_due, TimestampTzGetDatum(due));
+	store_set(slot, Anum_queue_lane, Int32GetDatum(later ? LANE_NOT_DUE :
+												   step->parked ? LANE_LIMITED(step->parked) :
+												   step->lane));
+	store_set(slot, Anum_queue_rank, Int32GetDatum(later ? 0 : -task->priority));
 	/* A lease's end is acted on where it is. */
 	if ((later || step->parked) && step->lane != LANE_NOT_DUE)
-		rows_set(rows, 5, Int32GetDatum(step->lane));
-	rows_set(rows, 6, Int16GetDatum(step->tries));
+		store_set(slot, Anum_queue_due_lane, Int32GetDatum(step->lane));
+	store_set(slot, Anum_queue_tries, Int16GetDatum(step->tries));
 
 	if (later)
 		batch->next_due = Min(batch->next_due, due);
@@ -490,6 +487,37 @@ add_token(Batch *batch, Rows *rows, TaskRun *task, int step_no, TimestampTz now)
 }
 
 /*
+ * Whether the task's time begins to run with this batch.
+ */
+static bool
+gets_deadline(TaskRun *task)
+{
+	return task->plan->timeout > 0 && task->loaded_state == TASK_PENDING &&
+		task->state == TASK_IN_PROGRESS;
+}
+
+static void
+write_tokens(Batch *batch, TimestampTz now)
+{
+	ListCell   *cell;
+
+	store_begin(&queue_rows);
+	foreach(cell, batch->tasks)
+	{
+		TaskRun    *task = lfirst(cell);
+
+		if (task->put_back)
+			add_token(batch, task, 0, now);
+		if (gets_deadline(task))
+			add_token(batch, task, -1, now);
+		for (int no = 1; no <= task->plan->step_count; no++)
+			if (task->steps[no - 1].queued)
+				add_token(batch, task, no, now);
+	}
+	store_end(&queue_rows);
+}
+
+/*
  * Saves everything, and notes whom the commit has to wake.
  */
 void
@@ -499,10 +527,10 @@ write_batch(Batch *batch)
 	MemoryContext context;
 	TimestampTz now;
 	Rows		old_steps;
-	Rows		tokens;
 	Rows		ended;
 	bool		has_new_steps = false;
 	bool		has_changed = false;
+	bool		has_tokens = false;
 	ListCell   *cell;
 
 	context = AllocSetContextCreate(batch->context, "tasker write", ALLOCSET_DEFAULT_SIZES);
@@ -514,19 +542,14 @@ write_batch(Batch *batch)
 	queue_ready(batch, now);
 
 	rows_init(&old_steps, 12);
-	rows_init(&tokens, 7);
 	rows_init(&ended, 1);
 	foreach(cell, batch->tasks)
 	{
 		TaskRun    *task = lfirst(cell);
 
-		if (task->put_back)
-			add_token(batch, &tokens, task, 0, now);
-		else
+		if (!task->put_back)
 			graph_finish(batch, task, now);
-		if (task->plan->timeout > 0 && task->loaded_state == TASK_PENDING &&
-			task->state == TASK_IN_PROGRESS)
-			add_token(batch, &tokens, task, -1, now);
+		has_tokens |= task->put_back || gets_deadline(task);
 		for (int no = 1; no <= task->plan->step_count; no++)
 		{
 			StepRun    *step = &task->steps[no - 1];
@@ -537,8 +560,7 @@ write_batch(Batch *batch)
 				add_step(&old_steps, task, no);
 			else if (step->changed)
 				has_new_steps = true;
-			if (step->queued)
-				add_token(batch, &tokens, task, no, now);
+			has_tokens |= step->queued;
 		}
 		if (!task->changed)
 			continue;
@@ -559,7 +581,8 @@ write_batch(Batch *batch)
 	if (has_changed)
 		write_tasks(batch);
 	rows_run(&ended, &delete_tokens);
-	rows_run(&tokens, &insert_tokens);
+	if (has_tokens)
+		write_tokens(batch, now);
 	log_append(batch->moves, batch->move_count);
 
 	if (batch->sql_tokens > batch->takes_itself)

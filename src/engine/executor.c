@@ -117,6 +117,7 @@ static Statement next_due = {
 
 static MemoryContext batch_context;
 static int	slow_limit = 1;		/* tokens to claim from the lane of slow handlers */
+static int	fast_limit = 1;		/* and from that of fast ones */
 static int	alone_left = 0;		/* steps still to be run alone after a failed batch */
 static int	executor_number;
 static TimestampTz swept_at = 0;	/* when it was last looked what limits hold back */
@@ -150,7 +151,9 @@ executor_set_lock_timeout(int ms)
 
 /*
  * Number of tokens to claim.  Of the slow ones one, and more while they turn out
- * to be fast: a handler that was never timed gets there with all its steps.
+ * to be fast: a handler that was never timed gets there with all its steps.  Of
+ * the fast ones as many as fit into a batch's time, for what does not fit goes
+ * back into the queue.
  */
 static int
 claim_limit(int lane)
@@ -162,8 +165,29 @@ claim_limit(int lane)
 		case LANE_ALONE:
 			return 1;
 		default:
-			return tasker_batch_size;
+			return Min(fast_limit, tasker_batch_size);
 	}
+}
+
+/*
+ * After a batch from the lane: how many tokens the next one is to have.
+ */
+static void
+adapt_limit(int lane, const Run *run)
+{
+	int			back = 0;
+	ListCell   *cell;
+
+	if (lane == LANE_SLOW)
+		slow_limit = run->slow ? 1 : Min(slow_limit * 2, tasker_batch_size);
+	if (lane != LANE_BATCH)
+		return;
+	foreach(cell, run->batch->tasks)
+		back += ((TaskRun *) lfirst(cell))->put_back;
+	if (back > 0)
+		fast_limit = Max(run->claimed - back, 1);
+	else if (run->claimed >= fast_limit)
+		fast_limit = Min(fast_limit * 2, tasker_batch_size);
 }
 
 /*
@@ -314,7 +338,8 @@ run_batch(void)
 	(void) statement_safe_path();
 	flight_note_saving(run.alone ? run_last_task : 0, run.alone ? run_last_step : 0);
 	write_batch(run.batch);
-	if (claimed == tasker_batch_size)
+	/* There may be more. */
+	if (claimed == (lane == LANE_BATCH ? claim_limit(lane) : tasker_batch_size))
 		tasker_note_ready(1);
 	limit_unpark_held(run.slow ? 1 : tasker_batch_size);
 	worker_commit();
@@ -324,8 +349,8 @@ run_batch(void)
 		suspects_announce();
 	if (careful)
 		was_careful();
-	else if (lane == LANE_SLOW)
-		slow_limit = run.slow ? 1 : Min(slow_limit * 2, tasker_batch_size);
+	else
+		adapt_limit(lane, &run);
 	return run.claimed;
 }
 

@@ -83,6 +83,14 @@ model: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" SEEDS="$(SEEDS)" FROM="$(FROM)" TIME_LIMIT=86400 \
 		sh test/run 200_model
 
+# doc/benchmarks.md: the figures, all or some, beside those of others (doc/testing.md).
+REPEAT ?= 5
+PEERS ?= all
+.PHONY: bench
+bench: all
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" REPEAT="$(REPEAT)" PEERS="$(PEERS)" \
+		sh test/bench/run $(ROWS)
+
 # doc/reference.md, from the comments in the database.
 .PHONY: doc
 doc: all

@@ -79,7 +79,8 @@ typedef struct Claim
 } Claim;
 
 /*
- * After a failure: the tokens that were claimed are there again.
+ * The lanes are read from the front next: after a failure, as the tokens that
+ * were claimed are there again, and after a halt.
  */
 void
 claim_forget_places(void)

@@ -295,6 +295,8 @@ run_batch(void)
 	plan_cache_refresh();
 	if (!engine_may_run())
 	{
+		/* Else it would not sleep for wanting to read a lane from its front. */
+		claim_forget_places();
 		worker_commit();
 		return 0;
 	}

@@ -69,6 +69,7 @@ database_reset(TaskerDatabase *database)
 	pg_atomic_write_u32(&database->unjudged, 0);
 	pg_atomic_write_u32(&database->suspicions, 0);
 	pg_atomic_write_u32(&database->careful, 0);
+	front_init(database->front);
 	worker_slot_reset(&database->notifier);
 	for (int i = 0; i < TASKER_MAX_EXECUTORS; i++)
 		worker_slot_reset(&database->executor[i]);

@@ -14,6 +14,7 @@
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 
+#include "engine/front.h"
 #include "tasker.h"
 
 #define TASKER_MAX_DATABASES	64
@@ -51,6 +52,7 @@ typedef struct TaskerDatabase
 	pg_atomic_uint32 suspicions;	/* counts the changes to tasker.crash */
 	pg_atomic_uint32 limit_slots;	/* of any limit, slots that were ever in use */
 	pg_atomic_uint32 careful;	/* batches still to be of one step, after a crash that nobody is blamed for */
+	LaneFront	front[FRONT_LANES];	/* where unclaimed tokens begin */
 	WorkerSlot	notifier;
 	WorkerSlot	executor[TASKER_MAX_EXECUTORS];
 } TaskerDatabase;
@@ -72,6 +74,8 @@ extern HandlerTiming *tasker_handler_timing(int32 handler_id);	/* NULL: no room 
  * aborts, but for tasker_note_kept().  A prepared transaction wakes everybody at COMMIT PREPARED.
  */
 extern void tasker_note_ready(int tokens);	/* work for executors: wakes that many idle ones */
+extern void tasker_note_token(int lane, int32 rank, TimestampTz due);	/* where in a lane some of it is */
+extern void tasker_note_moved(void);	/* it may be anywhere in the lanes */
 extern void tasker_note_kept(bool from_executors);	/* tokens are passed by until this ends, either way */
 extern void tasker_note_external_ready(void);	/* work for outside: the notifier rings tasker_steps */
 extern void tasker_note_log(void);	/* log rows: the notifier rings tasker_events */

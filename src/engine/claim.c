@@ -7,14 +7,7 @@
  * statement does for this (lock, delete, join, sort) costs more than the handler
  * of a small step, so it is done by hand (measured: src/README.md).
  *
- * The entries of tokens that are gone lie in front of those that are there, until
- * the next vacuum: pages of the index to be passed over, and while anybody,
- * anywhere in the database, holds an old snapshot, rows to be looked at as well.
- * Where reading from the front has become dear, a lane is therefore read from the
- * place of the last claim on, and from the front again so seldom that this takes
- * a fiftieth of the time at most.  What comes in behind that place (it was
- * created early and committed late) waits until then; what has a higher priority
- * does not.
+ * It is read from where unclaimed tokens begin (front.c).
  */
 #include "postgres.h"
 
@@ -33,16 +26,11 @@
 #include "utils/snapmgr.h"
 
 #include "engine/claim.h"
+#include "engine/front.h"
+#include "engine/worker.h"
 #include "shared_memory.h"
 #include "state/store.h"
 #include "tasker.h"
-
-/* Reading from the front is dear from here on ... */
-#define DEAR_US				50
-/* ... and then takes one part in so many of the time. */
-#define WHOLE_SHARE			50
-
-#define LANES				(LANE_ALONE + 1)
 
 typedef struct Token
 {
@@ -50,18 +38,6 @@ typedef struct Token
 	int16		step_no;
 	int16		tries;
 } Token;
-
-/* Where the last claim in a lane ended. */
-typedef struct Place
-{
-	bool		known;
-	int32		rank;
-	TimestampTz due;
-	TimestampTz whole_due;		/* when the lane is next read from the front; 0: always */
-	bool		passed_by;		/* since it was, what lies in front was not looked at */
-} Place;
-
-static Place places[LANES];
 
 /* A claim at work. */
 typedef struct Claim
@@ -75,31 +51,32 @@ typedef struct Claim
 	int			limit;
 	Token	   *tokens;
 	int			count;
-	Place		last;
+	Front		front;			/* moves on with each token that is claimed */
 } Claim;
 
+/* This transaction has claimed tokens. */
+static bool has_claimed = false;
+
 /*
- * The lanes are read from the front next: after a failure, as the tokens that
- * were claimed are there again, and after a halt.
+ * What was claimed is there again when the transaction aborts.
  */
-void
-claim_forget_places(void)
+static void
+claim_at_xact_end(XactEvent event, void *arg)
 {
-	memset(places, 0, sizeof(places));
+	if (event == XACT_EVENT_ABORT && has_claimed)
+		front_reset(my_database->front);
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT)
+		has_claimed = false;
 }
 
-/*
- * When a lane has to be read from its front again, though nobody wakes us.
- */
-TimestampTz
-claim_whole_due(void)
+static void
+watch_transactions(void)
 {
-	TimestampTz due = PG_INT64_MAX;
+	static bool registered = false;
 
-	for (int lane = 0; lane < LANES; lane++)
-		if (places[lane].passed_by)
-			due = Min(due, places[lane].whole_due);
-	return due;
+	if (!registered)
+		RegisterXactCallback(claim_at_xact_end, NULL);
+	registered = true;
 }
 
 static Datum
@@ -125,6 +102,23 @@ is_taken(Claim *claim)
 }
 
 /*
+ * A token of this rank, due then, is claimed: what of its rank was due earlier is
+ * passed, and so are the ranks before, of those that were read as a whole.
+ */
+static void
+move_front(Claim *claim, int32 rank, TimestampTz due)
+{
+	Front	   *front = &claim->front;
+	bool		beyond = front->open || rank > front->rest;
+
+	/* Without room for it nothing is known of the ranks beyond. */
+	if (!front_set(front, rank, due) || !beyond)
+		return;
+	front->rest = rank;
+	front->open = false;
+}
+
+/*
  * Takes the token of the row, if it can be had.
  */
 static void
@@ -146,9 +140,9 @@ take(Claim *claim)
 	token->task_id = task_id;
 	token->step_no = DatumGetInt16(column(claim->slot, Anum_queue_step_no));
 	token->tries = DatumGetInt16(column(claim->slot, Anum_queue_tries));
-	claim->last.known = true;
-	claim->last.rank = DatumGetInt32(column(claim->slot, Anum_queue_rank));
-	claim->last.due = DatumGetTimestampTz(column(claim->slot, Anum_queue_due));
+	has_claimed = true;
+	move_front(claim, DatumGetInt32(column(claim->slot, Anum_queue_rank)),
+			   DatumGetTimestampTz(column(claim->slot, Anum_queue_due)));
 }
 
 /*
@@ -173,37 +167,56 @@ scan(Claim *claim, ScanKey keys, int key_count)
 	index_endscan(scan);
 }
 
-static void
-scan_whole(Claim *claim, Place *place)
-{
-	ScanKeyData keys[1];
-	TimestampTz began = GetCurrentTimestamp();
-	TimestampTz ended;
-
-	scan(claim, keys, 1);
-	ended = GetCurrentTimestamp();
-	place->whole_due = ended - began < DEAR_US ? 0 : ended + (ended - began) * WHOLE_SHARE;
-	place->passed_by = false;
-}
-
 /*
- * What goes before the place by its rank, what comes behind it in the same rank,
- * and the ranks behind.
+ * Reads the lane from its front: of each rank that is known what comes behind,
+ * then the other ranks.
  */
 static void
-scan_from(Claim *claim, Place *place)
+scan_from(Claim *claim, const Front *front)
 {
 	ScanKeyData keys[3];
 
-	place->passed_by = true;
-	ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT4LT, Int32GetDatum(place->rank));
-	scan(claim, keys, 2);
-	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(place->rank));
-	ScanKeyInit(&keys[2], 3, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
-				TimestampTzGetDatum(place->due));
-	scan(claim, keys, 3);
-	ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT4GT, Int32GetDatum(place->rank));
-	scan(claim, keys, 2);
+	for (int i = 0; i < front->parts; i++)
+	{
+		ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ,
+					Int32GetDatum(front->part[i].rank));
+		ScanKeyInit(&keys[2], 3, BTGreaterEqualStrategyNumber, F_TIMESTAMPTZ_GE,
+					TimestampTzGetDatum(front->part[i].due));
+		scan(claim, keys, 3);
+	}
+	if (front->open)
+		scan(claim, keys, 1);
+	else if (front->rest < PG_INT32_MAX)
+	{
+		ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT4GT, Int32GetDatum(front->rest));
+		scan(claim, keys, 2);
+	}
+	/* All of it has been read: other ranks hold nothing. */
+	if (claim->count < claim->limit)
+	{
+		claim->front.rest = PG_INT32_MAX;
+		claim->front.open = false;
+	}
+}
+
+/*
+ * Reads the lane and moves its front.
+ */
+static void
+scan_lane(Claim *claim)
+{
+	LaneFront  *lane = &my_database->front[claim->lane];
+	TimestampTz began = tasker_now();
+	Front		before;
+	bool		whole = front_read(lane, &before, began);
+
+	/* After the front: what is committed behind this is noted there. */
+	claim->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	claim->front = before;
+	scan_from(claim, &before);
+	front_write(lane, &before, &claim->front);
+	if (whole)
+		front_was_whole(lane, began, tasker_now());
 }
 
 /*
@@ -251,31 +264,21 @@ read_tasks(Batch *batch, Claim *claim)
 int
 claim_tokens(Batch *batch, int lane, int limit)
 {
-	Place	   *place = &places[lane];
 	Claim		claim = {.lane = lane, .limit = limit};
 	int64	   *ids;
 
+	watch_transactions();
 	claim.queue = table_open(store_relation("queue"), RowExclusiveLock);
 	claim.index = index_open(store_relation("queue_order"), RowExclusiveLock);
 	if (RelationGetDescr(claim.queue)->natts != Natts_queue)
 		elog(ERROR, "tasker.queue has %d columns, expected %d",
 			 RelationGetDescr(claim.queue)->natts, Natts_queue);
 	claim.slot = table_slot_create(claim.queue, NULL);
-	claim.snapshot = GetActiveSnapshot();
 	claim.cid = GetCurrentCommandId(true);
 	claim.tokens = MemoryContextAlloc(batch->context, limit * sizeof(Token));
 
 	hold_begin();
-	if (place->known && place->whole_due > GetCurrentTimestamp())
-		scan_from(&claim, place);
-	else
-		scan_whole(&claim, place);
-	if (claim.last.known)
-	{
-		place->known = true;
-		place->rank = claim.last.rank;
-		place->due = claim.last.due;
-	}
+	scan_lane(&claim);
 	ExecDropSingleTupleTableSlot(claim.slot);
 	index_close(claim.index, NoLock);
 	table_close(claim.queue, NoLock);
@@ -290,5 +293,6 @@ claim_tokens(Batch *batch, int lane, int limit)
 		CommandCounterIncrement();
 		read_tasks(batch, &claim);
 	}
+	UnregisterSnapshot(claim.snapshot);
 	return claim.count;
 }

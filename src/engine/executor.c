@@ -72,10 +72,7 @@ static Statement put_off = {
 	.arg_types = {INT8OID, TIMESTAMPTZOID},
 };
 
-/*
- * What has become due goes to the lane it waits for: in one of executors behind
- * what is there, as they do not look before the place of their last claim.
- */
+/* What has become due goes to the lane it waits for, to the end of one of executors. */
 static Statement fire_due = {
 	.sql = "WITH d AS (SELECT q.task_id, q.step_no FROM tasker.queue AS q "
 	"WHERE q.lane = -1 AND q.rank = 0 AND q.due <= $1 AND q.due_lane IS NOT NULL "
@@ -87,7 +84,7 @@ static Statement fire_due = {
 	"FROM d "
 	"JOIN tasker.task AS t ON t.task_id = d.task_id "
 	"WHERE q.task_id = d.task_id AND q.step_no = d.step_no "
-	"RETURNING q.lane",
+	"RETURNING q.lane, q.rank, q.due",
 	.arg_count = 1,
 	.arg_types = {TIMESTAMPTZOID},
 };
@@ -207,7 +204,6 @@ executor_after_error(MemoryContext keep)
 	AbortCurrentTransaction();
 	FlushErrorState();
 	flight_note_idle();
-	claim_forget_places();
 	LockReleaseSession(USER_LOCKMETHOD);
 	my_slot->task_id = 0;
 	RESUME_INTERRUPTS();
@@ -295,8 +291,6 @@ run_batch(void)
 	plan_cache_refresh();
 	if (!engine_may_run())
 	{
-		/* Else it would not sleep for wanting to read a lane from its front. */
-		claim_forget_places();
 		worker_commit();
 		return 0;
 	}
@@ -319,7 +313,6 @@ run_batch(void)
 	{
 		/* Among these may be the step that an executor has just died of. */
 		worker_rollback();
-		claim_forget_places();
 		suspects_judge();
 		return claimed;
 	}
@@ -476,10 +469,17 @@ fire_tokens(TimestampTz now)
 	bool		isnull;
 
 	for (uint64 row = 0; row < rows; row++)
-		if (DatumGetInt32(row_value(row, 1, &isnull)) >= LANE_API)
+	{
+		int			lane = DatumGetInt32(row_value(row, 1, &isnull));
+
+		if (lane >= LANE_API)
 			tasker_note_external_ready();
 		else
+		{
+			tasker_note_token(lane, DatumGetInt32(row_value(row, 2, &isnull)), row_time(row, 3));
 			tokens++;
+		}
+	}
 	/* One is for this executor itself. */
 	tasker_note_ready(tokens - 1);
 	return rows;
@@ -677,7 +677,6 @@ tasker_executor_main(Datum arg)
 		 */
 		worker_idle();
 		if (guarded_batch() == 0)
-			worker_sleep(Min((TimestampTz) pg_atomic_read_u64(&my_database->next_due),
-							 claim_whole_due()), "work");
+			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "work");
 	}
 }

@@ -40,6 +40,16 @@
 #define FIRST_ENDED	64
 /* Databases to look at; a transaction names one, rarely two. */
 #define MAX_LOOKS	4
+/* Ranks of tokens in lanes; a transaction has one, rarely two. */
+#define MAX_TOKENS	8
+
+/* The first token of a rank in a lane. */
+typedef struct NotedToken
+{
+	int			lane;
+	int32		rank;
+	TimestampTz due;
+} NotedToken;
 
 static struct
 {
@@ -51,6 +61,9 @@ static struct
 	bool		everything;
 	bool		ended_overflow;
 	int			ready;
+	bool		moved;			/* tokens may have come anywhere */
+	int			token_count;
+	NotedToken	token[MAX_TOKENS];
 	TimestampTz due;
 	int			look_count;
 	Oid			look[MAX_LOOKS];
@@ -196,6 +209,7 @@ wake_database(Oid oid)
 	{
 		/* Long past: the executors look what is due, too. */
 		pg_atomic_write_u64(&database->next_due, 0);
+		front_reset(database->front);
 		wake_executors(database, TASKER_MAX_EXECUTORS);
 		pg_atomic_exchange_u32(&database->external_ready, 1);
 		pg_atomic_exchange_u32(&database->log_written, 1);
@@ -249,6 +263,12 @@ notes_act(void)
 	database = database_find(MyDatabaseId);
 	if (database != NULL)
 	{
+		/* Before anybody is woken who looks for them. */
+		if (notes.moved)
+			front_reset(database->front);
+		for (int i = 0; i < notes.token_count; i++)
+			front_note(&database->front[notes.token[i].lane], notes.token[i].rank,
+					   notes.token[i].due);
 		if (notes.ready > 0)
 			wake_executors(database, notes.ready);
 		if (notes.due != PG_INT64_MAX)
@@ -286,7 +306,10 @@ kept_let_go(bool is_commit)
 	TaskerDatabase *database = database_find(MyDatabaseId);
 
 	if (database != NULL && kept)
+	{
+		front_reset(database->front);
 		wake_executors(database, TASKER_MAX_EXECUTORS);
+	}
 	if (database != NULL && !is_commit)
 		flag_notifier(database, &database->external_ready);
 	if (kept_over)
@@ -331,6 +354,30 @@ tasker_note_ready(int tokens)
 {
 	if (tokens > 0 && notes_open())
 		notes.ready = Min(notes.ready + Min(tokens, TASKER_MAX_EXECUTORS), TASKER_MAX_EXECUTORS);
+}
+
+void
+tasker_note_token(int lane, int32 rank, TimestampTz due)
+{
+	if (lane < 0 || lane >= FRONT_LANES || !notes_open())
+		return;
+	for (int i = 0; i < notes.token_count; i++)
+		if (notes.token[i].lane == lane && notes.token[i].rank == rank)
+		{
+			notes.token[i].due = Min(notes.token[i].due, due);
+			return;
+		}
+	if (notes.token_count == MAX_TOKENS)
+		notes.moved = true;
+	else
+		notes.token[notes.token_count++] = (NotedToken) {lane, rank, due};
+}
+
+void
+tasker_note_moved(void)
+{
+	if (notes_open())
+		notes.moved = true;
 }
 
 void
@@ -430,6 +477,7 @@ tasker_note_everything(void)
 Datum
 tasker_wake(PG_FUNCTION_ARGS)
 {
+	tasker_note_moved();
 	tasker_note_ready(PG_GETARG_INT32(0));
 	PG_RETURN_VOID();
 }

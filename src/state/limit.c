@@ -62,7 +62,8 @@ static Statement unpark = {
 	"WHERE w.lane = $1 "
 	"ORDER BY w.rank, w.due "
 	"LIMIT $2 "
-	"FOR UPDATE SKIP LOCKED))",
+	"FOR UPDATE SKIP LOCKED)) "
+	"RETURNING q.lane, q.rank, q.due",
 	.arg_count = 2,
 	.arg_types = {INT4OID, INT8OID},
 };
@@ -331,7 +332,16 @@ limit_unpark(int32 limit_id, int tokens)
 {
 	Datum		values[2] = {Int32GetDatum(LANE_LIMITED(limit_id)), Int64GetDatum(tokens)};
 
-	if (statement_run(&unpark, values, NULL) > 0)
+	uint64		rows = statement_run(&unpark, values, NULL);
+
+	for (uint64 row = 0; row < rows; row++)
+	{
+		bool		isnull;
+
+		tasker_note_token(DatumGetInt32(row_value(row, 1, &isnull)),
+						  DatumGetInt32(row_value(row, 2, &isnull)), row_time(row, 3));
+	}
+	if (rows > 0)
 		tasker_note_ready(1);
 }
 

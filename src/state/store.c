@@ -205,8 +205,9 @@ flush(Store *store)
 	before = MemoryContextSwitchTo(context);
 	if (target->ri_TrigDesc != NULL && target->ri_TrigDesc->trig_insert_before_row)
 		fire_before(store);
-	table_multi_insert(store->relation, store->slots, store->count,
-					   GetCurrentCommandId(true), 0, NULL);
+	if (store->count > 0)
+		table_multi_insert(store->relation, store->slots, store->count,
+						   GetCurrentCommandId(true), 0, NULL);
 	for (int i = 0; i < store->count; i++)
 		insert_entry(store, store->slots[i]);
 	for (int i = 0; i < target->ri_NumIndices; i++)

@@ -459,7 +459,7 @@ add_token(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
 		own.due = task->deadline;
 	}
 	due = step->due ? step->due : now;
-	/* Executors do not look before the place of their last claim. */
+	/* To the end of an executors' lane. */
 	if (step->lane >= 0 && step->lane < LANE_API)
 		due = Max(due, now);
 	later = due > now || step->lane == LANE_NOT_DUE;
@@ -483,7 +483,10 @@ add_token(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
 	else if (step->lane >= LANE_API)
 		batch->external_tokens |= !(batch->for_outside && step->mine);
 	else
+	{
+		tasker_note_token(step->lane, -task->priority, due);
 		batch->sql_tokens++;
+	}
 }
 
 /*

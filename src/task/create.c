@@ -141,6 +141,9 @@ tasker_insert_tasks(PG_FUNCTION_ARGS)
 	if (due > now)
 		tasker_note_due(due);
 	else
+	{
+		tasker_note_token(LANE_BATCH, -PG_GETARG_INT32(ARG_PRIORITY), due);
 		tasker_note_ready(count);
+	}
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, count, INT8OID, 8, true, TYPALIGN_DOUBLE));
 }

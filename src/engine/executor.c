@@ -676,7 +676,7 @@ tasker_executor_main(Datum arg)
 		 * before is found by this look.
 		 */
 		worker_idle();
-		if (guarded_batch() == 0)
+		if (guarded_batch() == 0 && worker_is_idle())
 			worker_sleep((TimestampTz) pg_atomic_read_u64(&my_database->next_due), "work");
 	}
 }

@@ -287,6 +287,12 @@ worker_idle(void)
 	pg_atomic_exchange_u32(&my_slot->idle, 1);
 }
 
+bool
+worker_is_idle(void)
+{
+	return pg_atomic_read_u32(&my_slot->idle) != 0;
+}
+
 void
 worker_busy(void)
 {

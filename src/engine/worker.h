@@ -39,9 +39,12 @@ extern void worker_rollback(void);
 /*
  * Says that this executor is idle, before it looks for work for the last time:
  * who commits work from here on finds it idle and wakes it.  After that look,
- * worker_sleep(), or worker_busy() when there was work after all.
+ * worker_busy() when there was work after all, else worker_sleep(); but not when
+ * it is idle no more: it was woken, and its latch may be gone, for whoever waits
+ * for a lock takes every latch for that lock's.
  */
 extern void worker_idle(void);
+extern bool worker_is_idle(void);
 extern void worker_busy(void);
 
 /* Sleeps until woken, or until then; says in pg_stat_activity for what. */

@@ -91,6 +91,11 @@ bench: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" REPEAT="$(REPEAT)" PEERS="$(PEERS)" \
 		sh test/bench/run $(ROWS)
 
+# What it costs with much behind it, and what executors wait for (doc/scaling.md).
+.PHONY: bench-scale bench-cores
+bench-scale bench-cores: all
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/bench/$(@:bench-%=%)
+
 # doc/reference.md, from the comments in the database.
 .PHONY: doc
 doc: all

@@ -135,7 +135,10 @@ take(Claim *claim)
 		return;
 	if (table_tuple_delete(claim->queue, &claim->slot->tts_tid, claim->cid, claim->snapshot,
 						   InvalidSnapshot, false, &failure, false) != TM_Ok)
+	{
+		hold_give_back();
 		return;
+	}
 	token = &claim->tokens[claim->count++];
 	token->task_id = task_id;
 	token->step_no = DatumGetInt16(column(claim->slot, Anum_queue_step_no));

@@ -255,6 +255,8 @@ worker_commit(void)
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	/* Once a second, or autovacuum would not know what a busy worker leaves dead. */
+	(void) pgstat_report_stat(false);
 }
 
 void

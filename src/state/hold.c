@@ -63,6 +63,18 @@ hold_try(int64 task_id)
 }
 
 /*
+ * Lets go of the task that was held last: its token was not to be had.  A claim
+ * may try many on its way.
+ */
+void
+hold_give_back(void)
+{
+	LOCKTAG		tag = hold_tag(tried[--tried_count]);
+
+	(void) LockRelease(&tag, ShareLock, false);
+}
+
+/*
  * tasker._hold(bigint)
  */
 Datum

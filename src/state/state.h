@@ -222,6 +222,7 @@ extern void load_step_results(Batch *batch, List *tasks);
 /* hold.c */
 extern void hold_begin(void);
 extern bool hold_try(int64 task_id);
+extern void hold_give_back(void);
 extern void hold_only(int64 *claimed, int count);
 extern bool hold_is_mine(int64 task_id);
 extern void hold_alone(int64 task_id);

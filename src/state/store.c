@@ -207,7 +207,8 @@ flush(Store *store)
 		fire_before(store);
 	if (store->count > 0)
 		table_multi_insert(store->relation, store->slots, store->count,
-						   GetCurrentCommandId(true), 0, NULL);
+						   GetCurrentCommandId(true),
+						   store->at_end ? TABLE_INSERT_SKIP_FSM : 0, NULL);
 	for (int i = 0; i < store->count; i++)
 		insert_entry(store, store->slots[i]);
 	for (int i = 0; i < target->ri_NumIndices; i++)

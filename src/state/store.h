@@ -18,6 +18,7 @@ typedef struct Store
 {
 	const char *table;
 	int			columns;
+	bool		at_end;			/* new rows go to the end, whatever room there is elsewhere */
 	int			count;			/* new rows at hand */
 	Relation	relation;
 	EState	   *estate;

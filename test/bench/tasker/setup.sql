@@ -122,7 +122,7 @@ CREATE FUNCTION bench.at_rest()
 RETURNS boolean
 LANGUAGE sql
 AS $$
-    SELECT NOT EXISTS (SELECT FROM tasker.queue WHERE lane BETWEEN 0 AND 3);
+    SELECT NOT EXISTS (SELECT FROM tasker.queue WHERE lane IN (0, 1, 2, 3));
 $$;
 
 RESET ROLE;

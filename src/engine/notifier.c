@@ -19,8 +19,13 @@
  */
 #include "postgres.h"
 
+#include "access/brin.h"
+#include "access/genam.h"
+#include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_am_d.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "executor/spi.h"
@@ -28,18 +33,24 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/json.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "engine/activation.h"
 #include "engine/processes.h"
 #include "engine/worker.h"
 #include "state/state.h"
+#include "state/store.h"
 #include "tasker.h"
 
 #define EVENTS_CHANNEL	"tasker_events"
@@ -56,6 +67,9 @@
 #define API_STEPS		1000
 
 #define LOG_ID_BITS		20
+
+#define INDEX_LOG_MS	1000	/* between looks at the log's new pages */
+#define INDEX_LOG_MOST	1000	/* ranges of pages at a time */
 
 /* What was visible when the last round read. */
 typedef struct Cursor
@@ -94,6 +108,10 @@ static Cursor upcoming;
 static char *event_name[2][STEP_STATES + 1][STEP_STATES];
 
 static TimestampTz complained_at;
+
+/* Pages of the log from here on are not in its BRIN index yet; or invalid. */
+static BlockNumber log_indexed_to = InvalidBlockNumber;
+static TimestampTz log_indexed_at = 0;
 
 static WorkerSlot *
 notifier_slot(TaskerDatabase *database, int number)
@@ -559,6 +577,56 @@ do_round(void)
 }
 
 /*
+ * Has the new pages of the log taken into the index by tasks.  A range of pages
+ * that is not in it is read by every search; autovacuum would see to it in the
+ * end, but takes note of a few hundred such ranges and no more.  What was there
+ * before this process started is left to it.
+ */
+static void
+index_log_pages(Relation log, Relation index)
+{
+	BlockNumber size = BrinGetPagesPerRange(index);
+	BlockNumber end = RelationGetNumberOfBlocks(log) / size * size;
+
+	if (log_indexed_to == InvalidBlockNumber || log_indexed_to > end)
+		log_indexed_to = end;
+	for (int i = 0; i < INDEX_LOG_MOST && log_indexed_to < end; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) OidFunctionCall2(F_BRIN_SUMMARIZE_RANGE, ObjectIdGetDatum(RelationGetRelid(index)),
+								Int64GetDatum((int64) log_indexed_to));
+		log_indexed_to += size;
+	}
+}
+
+static void
+index_log(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Oid			log;
+	Oid			index;
+
+	if (!TimestampDifferenceExceeds(log_indexed_at, now, INDEX_LOG_MS))
+		return;
+	log_indexed_at = now;
+	worker_begin();
+	log = store_relation("log");
+	index = get_relname_relid("log_task", get_namespace_oid("tasker", false));
+	/* A vacuum does the same, and nobody waits for it. */
+	if (OidIsValid(index) && ConditionalLockRelationOid(log, ShareUpdateExclusiveLock))
+	{
+		Relation	table = table_open(log, NoLock);
+		Relation	brin = index_open(index, AccessShareLock);
+
+		if (brin->rd_rel->relam == BRIN_AM_OID)
+			index_log_pages(table, brin);
+		index_close(brin, NoLock);
+		table_close(table, NoLock);
+	}
+	worker_commit();
+}
+
+/*
  * A round that may fail: the queue of notifications may be full, above all.
  * Then the cursor stays where it is, and all of it is announced later.
  */
@@ -571,6 +639,7 @@ try_round(void)
 	PG_TRY();
 	{
 		wake = do_round();
+		index_log();
 	}
 	PG_CATCH();
 	{

@@ -59,7 +59,7 @@ extern int	tasker_identity_strategy;	/* IdentityStrategy */
 
 extern void tasker_define_settings(void);
 
-/* For sorting and searching ids of tasks. */
+/* A new id of a task; and for sorting and searching them. */
 extern int64 task_id_next(void);
 extern int	task_id_compare(const void *a, const void *b);
 

@@ -136,7 +136,7 @@ take(Claim *claim)
 	if (table_tuple_delete(claim->queue, &claim->slot->tts_tid, claim->cid, claim->snapshot,
 						   InvalidSnapshot, false, &failure, false) != TM_Ok)
 	{
-		hold_give_back();
+		hold_give_back(task_id);
 		return;
 	}
 	token = &claim->tokens[claim->count++];
@@ -228,15 +228,12 @@ scan_lane(Claim *claim)
 static void
 read_tasks(Batch *batch, Claim *claim)
 {
-	Relation	table = table_open(store_relation("task"), AccessShareLock);
+	Relation	table = store_open(&store_task, AccessShareLock);
 	Relation	index = index_open(store_relation("task_pkey"), AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(table, NULL);
 	IndexScanDesc scan = index_beginscan(table, index, claim->snapshot, 1, 0);
 	MemoryContext before;
 
-	if (RelationGetDescr(table)->natts != Natts_task)
-		elog(ERROR, "tasker.task has %d columns, expected %d", RelationGetDescr(table)->natts,
-			 Natts_task);
 	for (int i = 0; i < claim->count; i++)
 	{
 		Token	   *token = &claim->tokens[i];
@@ -268,29 +265,19 @@ int
 claim_tokens(Batch *batch, int lane, int limit)
 {
 	Claim		claim = {.lane = lane, .limit = limit};
-	int64	   *ids;
 
 	watch_transactions();
-	claim.queue = table_open(store_relation("queue"), RowExclusiveLock);
+	claim.queue = store_open(&store_queue, RowExclusiveLock);
 	claim.index = index_open(store_relation("queue_order"), RowExclusiveLock);
-	if (RelationGetDescr(claim.queue)->natts != Natts_queue)
-		elog(ERROR, "tasker.queue has %d columns, expected %d",
-			 RelationGetDescr(claim.queue)->natts, Natts_queue);
 	claim.slot = table_slot_create(claim.queue, NULL);
 	claim.cid = GetCurrentCommandId(true);
 	claim.tokens = MemoryContextAlloc(batch->context, limit * sizeof(Token));
 
-	hold_begin();
 	scan_lane(&claim);
 	ExecDropSingleTupleTableSlot(claim.slot);
 	index_close(claim.index, NoLock);
 	table_close(claim.queue, NoLock);
 
-	ids = palloc(Max(claim.count, 1) * sizeof(int64));
-	for (int i = 0; i < claim.count; i++)
-		ids[i] = claim.tokens[i].task_id;
-	hold_only(ids, claim.count);
-	pfree(ids);
 	if (claim.count > 0)
 	{
 		CommandCounterIncrement();

@@ -72,7 +72,7 @@ static Statement put_off = {
 	.arg_types = {INT8OID, TIMESTAMPTZOID},
 };
 
-/* What has become due goes to the lane it waits for, to the end of one of executors. */
+/* What has become due goes to the lane it waits for. */
 static Statement fire_due = {
 	.sql = "WITH d AS (SELECT q.task_id, q.step_no FROM tasker.queue AS q "
 	"WHERE q.lane = -1 AND q.rank = 0 AND q.due <= $1 AND q.due_lane IS NOT NULL "
@@ -80,7 +80,7 @@ static Statement fire_due = {
 	"LIMIT 1000 "
 	"FOR UPDATE SKIP LOCKED) "
 	"UPDATE tasker.queue AS q SET lane = q.due_lane, rank = -t.priority, due_lane = NULL, "
-	"due = CASE WHEN q.due_lane >= 3 THEN q.due ELSE $1 END "
+	TOKEN_TO_END("$1")
 	"FROM d "
 	"JOIN tasker.task AS t ON t.task_id = d.task_id "
 	"WHERE q.task_id = d.task_id AND q.step_no = d.step_no "

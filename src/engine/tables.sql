@@ -77,20 +77,6 @@ AS 'MODULE_PATHNAME', 'tasker_sql_note_due';
 COMMENT ON FUNCTION tasker._note_due(timestamptz) IS
 'Tells the executors, when the transaction has committed, that something is due at that time of tasker.clock(). Private.';
 
-CREATE FUNCTION tasker._note_log()
-RETURNS void
-LANGUAGE C VOLATILE
-AS 'MODULE_PATHNAME', 'tasker_sql_note_log';
-COMMENT ON FUNCTION tasker._note_log() IS
-'Has the notifier announce the log''s new rows when the transaction has committed. Private.';
-
-CREATE FUNCTION tasker._note_task_ended(task_id bigint)
-RETURNS void
-LANGUAGE C VOLATILE STRICT
-AS 'MODULE_PATHNAME', 'tasker_sql_note_task_ended';
-COMMENT ON FUNCTION tasker._note_task_ended(bigint) IS
-'Wakes those who wait for the task when the transaction has committed. Private.';
-
 -- The identity of this database, and what follows from it.
 
 CREATE FUNCTION tasker._identity(

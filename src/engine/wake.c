@@ -86,8 +86,6 @@ PG_FUNCTION_INFO_V1(tasker_wake);
 PG_FUNCTION_INFO_V1(tasker_sql_note_kept);
 PG_FUNCTION_INFO_V1(tasker_sql_note_external_ready);
 PG_FUNCTION_INFO_V1(tasker_sql_note_due);
-PG_FUNCTION_INFO_V1(tasker_sql_note_log);
-PG_FUNCTION_INFO_V1(tasker_sql_note_task_ended);
 PG_FUNCTION_INFO_V1(tasker_sql_installed);
 
 static void
@@ -503,22 +501,6 @@ Datum
 tasker_sql_note_due(PG_FUNCTION_ARGS)
 {
 	tasker_note_due(PG_GETARG_TIMESTAMPTZ(0));
-	PG_RETURN_VOID();
-}
-
-/* tasker._note_log() */
-Datum
-tasker_sql_note_log(PG_FUNCTION_ARGS)
-{
-	tasker_note_log();
-	PG_RETURN_VOID();
-}
-
-/* tasker._note_task_ended(task_id bigint) */
-Datum
-tasker_sql_note_task_ended(PG_FUNCTION_ARGS)
-{
-	tasker_note_task_ended(PG_GETARG_INT64(0));
 	PG_RETURN_VOID();
 }
 

@@ -30,7 +30,30 @@ hold_tag(int64 task_id)
 	return tag;
 }
 
-/* Tasks that a claim has held, whether or not it got their tokens. */
+/*
+ * Joins those who work on the task until the end of the transaction; false where
+ * an operator has it, or waits for it.
+ */
+bool
+hold_try(int64 task_id)
+{
+	LOCKTAG		tag = hold_tag(task_id);
+
+	return LockAcquire(&tag, ShareLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/*
+ * Lets go of a task that was joined for a token which was not to be had.
+ */
+void
+hold_give_back(int64 task_id)
+{
+	LOCKTAG		tag = hold_tag(task_id);
+
+	(void) LockRelease(&tag, ShareLock, false);
+}
+
+/* Tasks that a statement which claims has held, whether or not it got their tokens. */
 static int64 *tried = NULL;
 static int	tried_count = 0;
 static int	tried_space = 0;
@@ -47,44 +70,22 @@ make_room(void)
 }
 
 /*
- * Joins those who work on the task until the end of the transaction; false where
- * an operator has it, or waits for it.
- */
-bool
-hold_try(int64 task_id)
-{
-	LOCKTAG		tag = hold_tag(task_id);
-
-	make_room();
-	if (LockAcquire(&tag, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
-		return false;
-	tried[tried_count++] = task_id;
-	return true;
-}
-
-/*
- * Lets go of the task that was held last: its token was not to be had.  A claim
- * may try many on its way.
- */
-void
-hold_give_back(void)
-{
-	LOCKTAG		tag = hold_tag(tried[--tried_count]);
-
-	(void) LockRelease(&tag, ShareLock, false);
-}
-
-/*
  * tasker._hold(bigint)
  */
 Datum
 tasker_hold(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(hold_try(PG_GETARG_INT64(0)));
+	int64		task_id = PG_GETARG_INT64(0);
+
+	make_room();
+	if (!hold_try(task_id))
+		PG_RETURN_BOOL(false);
+	tried[tried_count++] = task_id;
+	PG_RETURN_BOOL(true);
 }
 
 /*
- * Before tokens are claimed.
+ * Before a statement that claims tokens.
  */
 void
 hold_begin(void)
@@ -103,12 +104,8 @@ hold_only(int64 *claimed, int count)
 {
 	qsort(claimed, count, sizeof(int64), task_id_compare);
 	for (int i = 0; i < tried_count; i++)
-	{
-		LOCKTAG		tag = hold_tag(tried[i]);
-
 		if (bsearch(&tried[i], claimed, count, sizeof(int64), task_id_compare) == NULL)
-			(void) LockRelease(&tag, ShareLock, false);
-	}
+			hold_give_back(tried[i]);
 	tried_count = 0;
 }
 

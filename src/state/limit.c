@@ -31,6 +31,7 @@
 
 #include "engine/processes.h"
 #include "state/limit.h"
+#include "state/state.h"
 #include "statement.h"
 #include "tasker.h"
 
@@ -53,10 +54,9 @@ static Statement read_limit = {
 	.arg_types = {INT4OID},
 };
 
-/* To the end of an executors' lane, as in executor.c. */
 static Statement unpark = {
 	.sql = "UPDATE tasker.queue AS q SET lane = q.due_lane, due_lane = NULL, "
-	"due = CASE WHEN q.due_lane >= 3 THEN q.due ELSE tasker.clock() END "
+	TOKEN_TO_END("tasker.clock()")
 	"WHERE q.ctid = ANY (ARRAY("
 	"SELECT w.ctid FROM tasker.queue AS w "
 	"WHERE w.lane = $1 "

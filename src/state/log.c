@@ -22,8 +22,6 @@
 
 #define LOG_ROW_BITS	20		/* of the id, for the number within the transaction */
 
-static Store log_rows = {.table = "log", .columns = Natts_log};
-
 /*
  * Next id of the current transaction.
  */
@@ -57,7 +55,7 @@ next_id(void)
 static void
 append_move(const Move *move, int64 id, const Move *start, int64 start_id)
 {
-	TupleTableSlot *slot = store_next(&log_rows);
+	TupleTableSlot *slot = store_next(&store_log);
 	int			from_state = start != NULL ? start->from_state : move->from_state;
 
 	store_set(slot, Anum_log_id, Int64GetDatum(id));
@@ -97,7 +95,7 @@ log_append(const Move *moves, int count)
 		if (moves[i].start >= 0)
 			absorbed[moves[i].start] = true;
 	}
-	store_begin(&log_rows);
+	store_begin(&store_log);
 	for (int i = 0; i < count; i++)
 	{
 		int			start = moves[i].start;
@@ -109,7 +107,7 @@ log_append(const Move *moves, int count)
 		else
 			append_move(&moves[i], ids[i], NULL, 0);
 	}
-	store_end(&log_rows);
+	store_end(&store_log);
 	pfree(absorbed);
 	pfree(ids);
 	tasker_note_log();

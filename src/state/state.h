@@ -210,6 +210,13 @@ extern void graph_push_string(JsonbParseState **state, JsonbIteratorToken token,
 
 #define LOAD_CLAIM_DUE		14	/* its column of the token's due time */
 
+/*
+ * Sets a token's time where it goes from one lane into another: to the end of one
+ * of executors, while workers outside are served in the order of old.
+ */
+#define TOKEN_TO_END(now) \
+	"due = CASE WHEN q.due_lane >= " CppAsString2(LANE_API) " THEN q.due ELSE " now " END "
+
 extern Datum load_ids(List *tasks);
 extern void load_claimed(Batch *batch, uint64 rows);
 extern void load_claimed_row(Batch *batch, HeapTuple row, TupleDesc desc, int64 task_id, int step_no,
@@ -222,7 +229,7 @@ extern void load_step_results(Batch *batch, List *tasks);
 /* hold.c */
 extern void hold_begin(void);
 extern bool hold_try(int64 task_id);
-extern void hold_give_back(void);
+extern void hold_give_back(int64 task_id);
 extern void hold_only(int64 *claimed, int count);
 extern bool hold_is_mine(int64 task_id);
 extern void hold_alone(int64 task_id);
@@ -231,6 +238,8 @@ extern void hold_release(int64 task_id);
 /* write.c */
 extern void write_lock_tasks(Batch *batch);
 extern void write_batch(Batch *batch);
+extern void write_token(int64 task_id, int step_no, int32 lane, int32 then, int32 priority,
+						TimestampTz due, int tries);
 
 /* log.c */
 extern void log_append(const Move *moves, int count);

@@ -38,6 +38,16 @@
 #define INTEGER_MINMAX_FAMILY	4054
 
 /*
+ * The room that a page keeps for the one update of its tasks passes for free with
+ * the map of free space until they have run: a search in it would go from page to
+ * page (seen: 6,000 of them for one task).
+ */
+Store		store_task = {.table = "task", .columns = Natts_task, .at_end = true};
+Store		store_step = {.table = "step", .columns = Natts_step};
+Store		store_queue = {.table = "queue", .columns = Natts_queue};
+Store		store_log = {.table = "log", .columns = Natts_log};
+
+/*
  * Makes the slots, which are kept: making them costs more than filling them.
  */
 static void
@@ -77,23 +87,38 @@ store_relation(const char *name)
 	return relation;
 }
 
+Relation
+store_open(const Store *store, LOCKMODE mode)
+{
+	Relation	relation = table_open(store_relation(store->table), mode);
+
+	if (RelationGetDescr(relation)->natts != store->columns)
+		elog(ERROR, "tasker.%s has %d columns, expected %d", store->table,
+			 RelationGetDescr(relation)->natts, store->columns);
+	return relation;
+}
+
 void
 store_begin(Store *store)
 {
-	ResultRelInfo *target;
-	MemoryContext before;
-
+	store->relation = NULL;
+	store->count = 0;
 	store->context = AllocSetContextCreate(CurrentMemoryContext, "tasker store",
-											  ALLOCSET_DEFAULT_SIZES);
-	before = MemoryContextSwitchTo(store->context);
-	store->relation = table_open(store_relation(store->table), RowExclusiveLock);
-	if (RelationGetDescr(store->relation)->natts != store->columns)
-		elog(ERROR, "tasker.%s has %d columns, expected %d", store->table,
-			 RelationGetDescr(store->relation)->natts, store->columns);
+										   ALLOCSET_SMALL_SIZES);
+}
+
+/*
+ * The first row comes.
+ */
+static void
+open_table(Store *store)
+{
+	MemoryContext before = MemoryContextSwitchTo(store->context);
+	ResultRelInfo *target;
+
+	store->relation = store_open(store, RowExclusiveLock);
 	if (store->slots[0] == NULL)
 		prepare_slots(store);
-	store->count = 0;
-
 	store->estate = CreateExecutorState();
 	target = makeNode(ResultRelInfo);
 	InitResultRelInfo(target, store->relation, 0, NULL, 0);
@@ -233,6 +258,8 @@ store_next(Store *store)
 {
 	TupleTableSlot *slot;
 
+	if (store->relation == NULL)
+		open_table(store);
 	if (store->count == STORE_CHUNK)
 		flush(store);
 	slot = store->slots[store->count++];
@@ -258,6 +285,8 @@ store_update(Store *store, HeapTuple old, int *columns, Datum *values, bool *nul
 	TU_UpdateIndexes which;
 #endif
 
+	if (store->relation == NULL)
+		open_table(store);
 	if (store->target->ri_TrigDesc != NULL)
 		return false;
 	tuple = heap_modify_tuple_by_cols(old, RelationGetDescr(store->relation), count, columns,
@@ -285,10 +314,13 @@ store_update(Store *store, HeapTuple old, int *columns, Datum *values, bool *nul
 void
 store_end(Store *store)
 {
-	flush(store);
-	ExecCloseIndices(store->target);
-	FreeExecutorState(store->estate);
-	table_close(store->relation, NoLock);
+	if (store->relation != NULL)
+	{
+		flush(store);
+		ExecCloseIndices(store->target);
+		FreeExecutorState(store->estate);
+		table_close(store->relation, NoLock);
+		CommandCounterIncrement();
+	}
 	MemoryContextDelete(store->context);
-	CommandCounterIncrement();
 }

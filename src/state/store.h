@@ -9,18 +9,22 @@
 
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
+#include "storage/lockdefs.h"
 #include "utils/rel.h"
 
 #define STORE_CHUNK		256		/* new rows written at a time */
 
-/* One for each table, kept; `table` and `columns` say which. */
+/*
+ * One for each table, kept.  Between store_begin() and store_end() the table is
+ * opened when the first row comes, so that it costs nothing where none does.
+ */
 typedef struct Store
 {
 	const char *table;
 	int			columns;
 	bool		at_end;			/* new rows go to the end, whatever room there is elsewhere */
 	int			count;			/* new rows at hand */
-	Relation	relation;
+	Relation	relation;		/* NULL: no row has come yet */
 	EState	   *estate;
 	ResultRelInfo *target;
 	MemoryContext context;
@@ -28,11 +32,19 @@ typedef struct Store
 	TupleTableSlot *slots[STORE_CHUNK];
 } Store;
 
+extern Store store_task;
+extern Store store_step;
+extern Store store_queue;
+extern Store store_log;
+
 extern void store_begin(Store *store);
 extern TupleTableSlot *store_next(Store *store);
 extern bool store_update(Store *store, HeapTuple old, int *columns, Datum *values, bool *nulls,
 						 int count);
 extern void store_end(Store *store);
+
+/* The table itself, which has the columns that are expected. */
+extern Relation store_open(const Store *store, LOCKMODE mode);
 
 /* The relation of that name in schema tasker. */
 extern Oid	store_relation(const char *name);

@@ -31,10 +31,6 @@ static Statement lock_tasks = {
 	.arg_types = {INT8ARRAYOID},
 };
 
-static Store new_steps = {.table = "step", .columns = Natts_step};
-static Store task_rows = {.table = "task", .columns = Natts_task};
-static Store queue_rows = {.table = "queue", .columns = Natts_queue};
-
 /* The latest error stays to be seen until the step is complete. */
 static Statement update_steps = {
 	.sql = "UPDATE tasker.step AS s "
@@ -317,7 +313,7 @@ static void
 append_step(TaskRun *task, int step_no)
 {
 	StepRun    *step = &task->steps[step_no - 1];
-	TupleTableSlot *slot = store_next(&new_steps);
+	TupleTableSlot *slot = store_next(&store_step);
 
 	store_set(slot, Anum_step_task_id, Int64GetDatum(task->task_id));
 	store_set(slot, Anum_step_step_no, Int16GetDatum(step_no));
@@ -342,7 +338,7 @@ append_steps(Batch *batch)
 {
 	ListCell   *cell;
 
-	store_begin(&new_steps);
+	store_begin(&store_step);
 	foreach(cell, batch->tasks)
 	{
 		TaskRun    *task = lfirst(cell);
@@ -351,7 +347,7 @@ append_steps(Batch *batch)
 			if (task->steps[no - 1].changed && !task->steps[no - 1].has_row)
 				append_step(task, no);
 	}
-	store_end(&new_steps);
+	store_end(&store_step);
 }
 
 static void
@@ -415,7 +411,7 @@ update_task(TaskRun *task)
 	task->error == NULL};
 
 	return task->row != NULL &&
-		store_update(&task_rows, task->row, columns, values, nulls, lengthof(columns));
+		store_update(&store_task, task->row, columns, values, nulls, lengthof(columns));
 }
 
 /*
@@ -429,7 +425,7 @@ write_tasks(Batch *batch)
 	ListCell   *cell;
 
 	rows_init(&rows, 5);
-	store_begin(&task_rows);
+	store_begin(&store_task);
 	foreach(cell, batch->tasks)
 	{
 		TaskRun    *task = lfirst(cell);
@@ -437,8 +433,30 @@ write_tasks(Batch *batch)
 		if (task->changed && !update_task(task))
 			add_task(&rows, task);
 	}
-	store_end(&task_rows);
+	store_end(&store_task);
 	rows_run(&rows, &update_tasks);
+}
+
+/*
+ * A token, between store_begin() and store_end() of the queue: for this lane, and
+ * from there for `then`, where that is another one.
+ */
+void
+write_token(int64 task_id, int step_no, int32 lane, int32 then, int32 priority, TimestampTz due,
+			int tries)
+{
+	TupleTableSlot *slot = store_next(&store_queue);
+	int32		rank = lane == LANE_NOT_DUE ? 0 : -priority;
+
+	store_set(slot, Anum_queue_due, TimestampTzGetDatum(due));
+	store_set(slot, Anum_queue_task_id, Int64GetDatum(task_id));
+	store_set(slot, Anum_queue_lane, Int32GetDatum(lane));
+	store_set(slot, Anum_queue_rank, Int32GetDatum(rank));
+	if (then != lane)
+		store_set(slot, Anum_queue_due_lane, Int32GetDatum(then));
+	store_set(slot, Anum_queue_step_no, Int16GetDatum(step_no));
+	store_set(slot, Anum_queue_tries, Int16GetDatum(tries));
+	tasker_note_token(lane, rank, due);
 }
 
 /*
@@ -449,7 +467,6 @@ add_token(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
 {
 	StepRun		own = {.lane = LANE_BATCH, .due = task->run_at};
 	const StepRun *step = step_no > 0 ? &task->steps[step_no - 1] : &own;
-	TupleTableSlot *slot = store_next(&queue_rows);
 	TimestampTz due;
 	bool		later;
 
@@ -464,17 +481,10 @@ add_token(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
 		due = Max(due, now);
 	later = due > now || step->lane == LANE_NOT_DUE;
 
-	store_set(slot, Anum_queue_task_id, Int64GetDatum(task->task_id));
-	store_set(slot, Anum_queue_step_no, Int16GetDatum(step_no));
-	store_set(slot, Anum_queue_due, TimestampTzGetDatum(due));
-	store_set(slot, Anum_queue_lane, Int32GetDatum(later ? LANE_NOT_DUE :
-												   step->parked ? LANE_LIMITED(step->parked) :
-												   step->lane));
-	store_set(slot, Anum_queue_rank, Int32GetDatum(later ? 0 : -task->priority));
 	/* A lease's end is acted on where it is. */
-	if ((later || step->parked) && step->lane != LANE_NOT_DUE)
-		store_set(slot, Anum_queue_due_lane, Int32GetDatum(step->lane));
-	store_set(slot, Anum_queue_tries, Int16GetDatum(step->tries));
+	write_token(task->task_id, step_no,
+				later ? LANE_NOT_DUE : step->parked ? LANE_LIMITED(step->parked) : step->lane,
+				step->lane, task->priority, due, step->tries);
 
 	if (later)
 		batch->next_due = Min(batch->next_due, due);
@@ -483,20 +493,7 @@ add_token(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
 	else if (step->lane >= LANE_API)
 		batch->external_tokens |= !(batch->for_outside && step->mine);
 	else
-	{
-		tasker_note_token(step->lane, -task->priority, due);
 		batch->sql_tokens++;
-	}
-}
-
-/*
- * Whether the task's time begins to run with this batch.
- */
-static bool
-gets_deadline(TaskRun *task)
-{
-	return task->plan->timeout > 0 && task->loaded_state == TASK_PENDING &&
-		task->state == TASK_IN_PROGRESS;
 }
 
 static void
@@ -504,20 +501,22 @@ write_tokens(Batch *batch, TimestampTz now)
 {
 	ListCell   *cell;
 
-	store_begin(&queue_rows);
+	store_begin(&store_queue);
 	foreach(cell, batch->tasks)
 	{
 		TaskRun    *task = lfirst(cell);
 
 		if (task->put_back)
 			add_token(batch, task, 0, now);
-		if (gets_deadline(task))
+		/* Its time begins to run with this batch. */
+		if (task->plan->timeout > 0 && task->loaded_state == TASK_PENDING &&
+			task->state == TASK_IN_PROGRESS)
 			add_token(batch, task, -1, now);
 		for (int no = 1; no <= task->plan->step_count; no++)
 			if (task->steps[no - 1].queued)
 				add_token(batch, task, no, now);
 	}
-	store_end(&queue_rows);
+	store_end(&store_queue);
 }
 
 /*
@@ -531,9 +530,6 @@ write_batch(Batch *batch)
 	TimestampTz now;
 	Rows		old_steps;
 	Rows		ended;
-	bool		has_new_steps = false;
-	bool		has_changed = false;
-	bool		has_tokens = false;
 	ListCell   *cell;
 
 	context = AllocSetContextCreate(batch->context, "tasker write", ALLOCSET_DEFAULT_SIZES);
@@ -552,7 +548,6 @@ write_batch(Batch *batch)
 
 		if (!task->put_back)
 			graph_finish(batch, task, now);
-		has_tokens |= task->put_back || gets_deadline(task);
 		for (int no = 1; no <= task->plan->step_count; no++)
 		{
 			StepRun    *step = &task->steps[no - 1];
@@ -561,13 +556,9 @@ write_batch(Batch *batch)
 				unpark(plan_step(task->plan, no));
 			if (step->changed && step->has_row)
 				add_step(&old_steps, task, no);
-			else if (step->changed)
-				has_new_steps = true;
-			has_tokens |= step->queued;
 		}
 		if (!task->changed)
 			continue;
-		has_changed = true;
 		if (!task_has_ended(task->state))
 			continue;
 		tasker_note_task_ended(task->task_id);
@@ -578,14 +569,11 @@ write_batch(Batch *batch)
 		}
 	}
 
-	if (has_new_steps)
-		append_steps(batch);
+	append_steps(batch);
 	rows_run(&old_steps, &update_steps);
-	if (has_changed)
-		write_tasks(batch);
+	write_tasks(batch);
 	rows_run(&ended, &delete_tokens);
-	if (has_tokens)
-		write_tokens(batch, now);
+	write_tokens(batch, now);
 	log_append(batch->moves, batch->move_count);
 
 	if (batch->sql_tokens > batch->takes_itself)

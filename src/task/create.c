@@ -24,14 +24,6 @@
 
 PG_FUNCTION_INFO_V1(tasker_insert_tasks);
 
-/*
- * The room that a page keeps for the one update of its tasks passes for free with
- * the map of free space until they have run: a search in it would go from page to
- * page (seen: 6,000 of them for one task).
- */
-static Store task_rows = {.table = "task", .columns = Natts_task, .at_end = true};
-static Store queue_rows = {.table = "queue", .columns = Natts_queue};
-
 /* Arguments of tasker._insert_tasks(), and the columns they go into. */
 enum
 {
@@ -70,7 +62,7 @@ static const int columns[ARG_COUNT] = {
 static void
 add_task(FunctionCallInfo fcinfo, int64 task_id, Datum context, TimestampTz now)
 {
-	TupleTableSlot *slot = store_next(&task_rows);
+	TupleTableSlot *slot = store_next(&store_task);
 
 	store_set(slot, Anum_task_task_id, Int64GetDatum(task_id));
 	store_set(slot, Anum_task_created_at, TimestampTzGetDatum(now));
@@ -79,22 +71,6 @@ add_task(FunctionCallInfo fcinfo, int64 task_id, Datum context, TimestampTz now)
 	for (int i = ARG_PLAN_ID; i < ARG_COUNT; i++)
 		if (!PG_ARGISNULL(i))
 			store_set(slot, columns[i], PG_GETARG_DATUM(i));
-}
-
-/* Its token: of the start, or of the time when it may start. */
-static void
-add_token(int64 task_id, int priority, TimestampTz due, bool later)
-{
-	TupleTableSlot *slot = store_next(&queue_rows);
-
-	store_set(slot, Anum_queue_due, TimestampTzGetDatum(due));
-	store_set(slot, Anum_queue_task_id, Int64GetDatum(task_id));
-	store_set(slot, Anum_queue_lane, Int32GetDatum(later ? LANE_NOT_DUE : LANE_BATCH));
-	store_set(slot, Anum_queue_rank, Int32GetDatum(later ? 0 : -priority));
-	if (later)
-		store_set(slot, Anum_queue_due_lane, Int32GetDatum(LANE_BATCH));
-	store_set(slot, Anum_queue_step_no, Int16GetDatum(0));
-	store_set(slot, Anum_queue_tries, Int16GetDatum(0));
 }
 
 /*
@@ -125,30 +101,28 @@ tasker_insert_tasks(PG_FUNCTION_ARGS)
 	ids = palloc(count * sizeof(Datum));
 	moves = MemoryContextAllocExtended(CurrentMemoryContext, count * sizeof(Move),
 									   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	store_begin(&task_rows);
-	store_begin(&queue_rows);
+	store_begin(&store_task);
+	store_begin(&store_queue);
 	for (int i = 0; i < count; i++)
 	{
 		int64		task_id = task_id_next();
 
 		ids[i] = Int64GetDatum(task_id);
 		add_task(fcinfo, task_id, contexts[i], now);
-		add_token(task_id, PG_GETARG_INT32(ARG_PRIORITY), due, due > now);
+		write_token(task_id, 0, due > now ? LANE_NOT_DUE : LANE_BATCH, LANE_BATCH,
+					PG_GETARG_INT32(ARG_PRIORITY), due, 0);
 		moves[i] = (Move) {
 			.task_id = task_id, .at = now, .from_state = STATE_NONE, .to_state = TASK_PENDING,
 			.start = -1
 		};
 	}
-	store_end(&task_rows);
-	store_end(&queue_rows);
+	store_end(&store_task);
+	store_end(&store_queue);
 	log_append(moves, count);
 	pfree(moves);
 	if (due > now)
 		tasker_note_due(due);
 	else
-	{
-		tasker_note_token(LANE_BATCH, -PG_GETARG_INT32(ARG_PRIORITY), due);
 		tasker_note_ready(count);
-	}
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, count, INT8OID, 8, true, TYPALIGN_DOUBLE));
 }

@@ -36,15 +36,10 @@ my $server = ScaleServer->new(
 	scripts => $FindBin::RealBin);
 
 *number = \&ScaleReport::number;
+*say_progress = \&ScaleReport::say_progress;
 
 # By number of executors, what came of it.
 my %runs;
-
-sub say_progress
-{
-	printf STDERR "%6d s  %s\n", time - $^T, "@_";
-	return;
-}
 
 # ---- what they wait for
 

@@ -50,12 +50,7 @@ my $server = ScaleServer->new(
 my $plans = ScalePlans->new(server => $server, statements => "$work/statements.c");
 
 *number = \&ScaleReport::number;
-
-sub say_progress
-{
-	printf STDERR "%6d s  %s\n", time - $^T, "@_";
-	return;
-}
+*say_progress = \&ScaleReport::say_progress;
 
 # What a step and its share of a task take on the disk, and the WAL beside it: a
 # guess, so that a run of hours does not end for want of room.

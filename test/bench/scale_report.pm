@@ -84,4 +84,11 @@ sub number
 	return $text;
 }
 
+# On standard error, with the seconds since the start.
+sub say_progress
+{
+	printf STDERR "%6d s  %s\n", time - $^T, "@_";
+	return;
+}
+
 1;

@@ -16,7 +16,7 @@
 
 int			tasker_executors = 2;
 int			tasker_batch_budget = 20;
-int			tasker_batch_size = 100;
+int			tasker_batch_size = 500;
 int			tasker_lock_timeout = 10000;
 int			tasker_max_crashes = 3;
 int			tasker_notify_limit = 100;
@@ -48,7 +48,7 @@ tasker_define_settings(void)
 	DefineCustomIntVariable("tasker.batch_size",
 							"Number of tasks that an executor takes into one batch at the most.",
 							NULL,
-							&tasker_batch_size, 100, 1, 10000,
+							&tasker_batch_size, 500, 1, 10000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("tasker.clock_offset",
 							"Moves the clock that all due times come from.",

@@ -7,7 +7,7 @@ MODULE_big = tasker
 
 # The rooms, each with its C ...
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/state/*.c src/definition/*.c \
-	src/registry/*.c src/access/*.c src/task/*.c src/readiness/*.c src/engine/*.c src/lease/*.c src/diagram/*.c))
+	src/registry/*.c src/secret/*.c src/access/*.c src/task/*.c src/readiness/*.c src/engine/*.c src/lease/*.c src/diagram/*.c))
 
 # ... and its SQL, in the order in which the install script runs it.
 SQL_PARTS = $(wildcard $(addprefix src/, \
@@ -26,6 +26,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	definition/schema.sql \
 	registry/handlers.sql \
 	registry/dependencies.sql \
+	secret/secret.sql \
 	definition/validate_keys.sql \
 	definition/validate.sql \
 	definition/register.sql \

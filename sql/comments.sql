@@ -97,7 +97,7 @@ WHERE p.pronamespace = 'tasker'::regnamespace
 ORDER BY p.oid::regprocedure::text COLLATE "C";
 
 -- Each table and sequence that holds users' data goes into a dump.  What says
--- whether the engine may run here must not.
+-- whether the engine may run here must not, nor what is secret.
 SELECT c.relname
 FROM pg_class AS c
 CROSS JOIN pg_extension AS e
@@ -105,7 +105,7 @@ WHERE c.relnamespace = 'tasker'::regnamespace
   AND c.relkind IN ('r', 'p', 'S')
   AND e.extname = 'tasker'
   AND NOT c.oid = ANY (e.extconfig)
-  AND c.relname <> 'activation'
+  AND c.relname NOT IN ('activation', 'secret')
 ORDER BY c.relname;
 
 -- plpgsql_check finds nothing in any function, where that extension is at hand.

@@ -9,6 +9,7 @@
 
 #include "engine/worker.h"
 #include "registry/dependencies.h"
+#include "secret/secret.h"
 #include "shared_memory.h"
 #include "tasker.h"
 
@@ -20,6 +21,7 @@ void
 _PG_init(void)
 {
 	tasker_define_settings();
+	tasker_secret_init();
 
 	/*
 	 * pg_upgrade moves the catalogue while nothing else may run, and a library

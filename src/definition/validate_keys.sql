@@ -440,7 +440,10 @@ AS $$
            CASE WHEN n.node ? 'max_delay' THEN NULL ELSE 'Set max_delay; without it, it is 30 s.' END
     FROM node AS n
     WHERE n.scope = 'retry'
-      AND tasker._duration(n.node -> 'base_delay') > coalesce(tasker._duration(n.node -> 'max_delay'), interval '30 s');
+      AND tasker._duration(n.node -> 'base_delay') > coalesce(tasker._duration(n.node -> 'max_delay'), interval '30 s')
+    UNION ALL
+    SELECT w.path, w.message, w.hint
+    FROM tasker._secret_warnings(definition) AS w;
 $$;
 COMMENT ON FUNCTION tasker._definition_warnings(jsonb) IS
 'What a definition says without effect: unknown keys, changes of steps that are not there, delays above their cap. Private.';

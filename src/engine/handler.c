@@ -36,6 +36,7 @@
 
 #include "engine/flight.h"
 #include "engine/handler.h"
+#include "secret/secret.h"
 #include "tasker.h"
 
 #define CONTEXT_COLUMNS		15
@@ -139,6 +140,8 @@ handler_step_context(TaskRun *task, int step_no)
 	PlanStep   *step = plan_step(task->plan, step_no);
 	StepRun    *run = &task->steps[step_no - 1];
 	int64		id = task->task_id << TASKER_STEP_BITS | step_no;
+	Jsonb	   *config = step->secrets == NULL ? step->config :
+		secret_config(step->secrets, step->config, step->name);
 	Datum		values[CONTEXT_COLUMNS];
 	bool		nulls[CONTEXT_COLUMNS] = {0};
 	int			n = 0;
@@ -159,7 +162,7 @@ handler_step_context(TaskRun *task, int step_no)
 	put(Int32GetDatum(graph_retry_limit(task, step_no)));
 	put(JsonbPGetDatum(run->inputs ? run->inputs : task->context));
 	put(JsonbPGetDatum(dependencies_of(task, step)));
-	put_or_null(step->config, JsonbPGetDatum(step->config));
+	put_or_null(config, JsonbPGetDatum(config));
 	put_or_null(task->correlation_id, CStringGetTextDatum(task->correlation_id));
 	put_or_null(task->traceparent, CStringGetTextDatum(task->traceparent));
 	put(CStringGetTextDatum(psprintf("tasker-" INT64_FORMAT, id)));
@@ -333,6 +336,7 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	int			caller_security;
 	int64		allowed = time_allowed(task, step);
 	TimestampTz began = GetCurrentTimestamp();
+	SecretMask *volatile mask = NULL;
 
 	memset(outcome, 0, sizeof(HandlerOutcome));
 	outcome->retry_after = -1;
@@ -352,6 +356,11 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 
 		MemoryContextSwitchTo(scratch);
 		argument = handler_step_context(task, step_no);
+		if (step->secrets != NULL)
+		{
+			mask = secret_mask(step->secrets, batch->context);
+			secret_hide_in_log(mask);
+		}
 		PushActiveSnapshot(GetTransactionSnapshot());
 		start_timeout(allowed);
 		handler_look_up(handler);
@@ -369,6 +378,8 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 		MemoryContextSwitchTo(batch->context);
 		if (!isnull)
 			outcome->results = (Jsonb *) PG_DETOAST_DATUM_COPY(result);
+		if (mask != NULL)
+			outcome->results = secret_hide_in_jsonb(mask, outcome->results);
 		MemoryContextSwitchTo(scratch);
 		SetUserIdAndSecContext(caller_role, caller_security);
 		if (!in_place)
@@ -385,6 +396,8 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 		MemoryContextSwitchTo(batch->context);
 		stop_timeout(allowed);
 		take_error(task, step, allowed, outcome);
+		if (mask != NULL)
+			secret_hide_in_error(mask, outcome->error);
 		outcome->results = NULL;
 		RollbackAndReleaseCurrentSubTransaction();
 		if (!in_place)
@@ -395,6 +408,7 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	MemoryContextSwitchTo(caller_context);
 	CurrentResourceOwner = caller_owner;
 	MemoryContextDelete(scratch);
+	secret_hide_in_log(NULL);
 	flight_note_idle();
 	running_task = 0;
 	outcome->ends_batch = outcome->ok && moved_constraints;

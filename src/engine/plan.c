@@ -260,6 +260,7 @@ step_from_row(PlanStep *step, uint64 row)
 
 		step->config = (Jsonb *) PG_DETOAST_DATUM_COPY(value);
 		MemoryContextSwitchTo(before);
+		step->secrets = secret_use(step->config, cache_context);
 	}
 	step->handler = handler_from_row(row);
 }

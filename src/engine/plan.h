@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "utils/jsonb.h"
 
+#include "secret/secret.h"
 #include "shared_memory.h"
 #include "state/limit.h"
 
@@ -60,6 +61,7 @@ typedef struct PlanStep
 	int			limit_count;
 	StepLimit  *limits;			/* on the steps in progress at once */
 	Jsonb	   *config;
+	SecretUse  *secrets;		/* what in it is replaced when the step runs; NULL: nothing */
 	Handler	   *handler;
 } PlanStep;
 

@@ -21,6 +21,7 @@
 #include "engine/run.h"
 #include "engine/suspect.h"
 #include "engine/worker.h"
+#include "secret/secret.h"
 #include "tasker.h"
 
 /* Beyond 64 a transaction's subtransactions overflow the cache of them. */
@@ -260,13 +261,31 @@ fail_missing(Run *run, TaskRun *task, int step_no, TimestampTz at)
 }
 
 /*
+ * Whether a secret that the step needs is not set: then it has failed for good.
+ */
+static bool
+fail_without_secret(Run *run, TaskRun *task, int step_no, TimestampTz at)
+{
+	PlanStep   *step = plan_step(task->plan, step_no);
+	ErrorData	error = {0};
+
+	if (step->secrets == NULL || !secret_is_missing(step->secrets, step->name, &error))
+		return false;
+	run_fail_step(run->batch, task, step_no, &error, false, 0, at);
+	return true;
+}
+
+/*
  * Fails the step that the transaction is there to fail.
  */
 static void
 fail_doomed(Run *run, TaskRun *task, int step_no)
 {
 	TimestampTz now = tasker_now();
+	SecretUse  *secrets = plan_step(task->plan, step_no)->secrets;
 
+	if (secrets != NULL)
+		secret_hide_in_error(secret_mask_now(secrets, run->batch->context), run->doom->error);
 	graph_step_started(run->batch, task, step_no, now);
 	run_fail_step(run->batch, task, step_no, run->doom->error, true, 0, now);
 	run->doom->done = true;
@@ -438,6 +457,9 @@ run_ready(Run *run)
 			run->queued++;
 			continue;
 		}
+		if (step->handler->kind == HANDLER_SQL &&
+			fail_without_secret(run, task, next.step_no, now))
+			continue;
 		if (step->handler->kind == HANDLER_SQL && suspects_has(task->task_id, next.step_no))
 		{
 			run_suspect(run, task, next.step_no);

@@ -26,6 +26,8 @@
 
 #include "engine/handler.h"
 #include "engine/plan.h"
+#include "engine/run.h"
+#include "secret/secret.h"
 #include "shared_memory.h"
 #include "state/state.h"
 #include "statement.h"
@@ -266,6 +268,7 @@ lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *work
 	PlanStep   *plan = plan_step(task->plan, step_no);
 	StepRun    *step = &task->steps[step_no - 1];
 	TimestampTz now = tasker_now();
+	ErrorData	missing = {0};
 	HeapTupleData tuple;
 	HeapTupleHeader header;
 
@@ -280,6 +283,12 @@ lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *work
 	{
 		graph_start(batch, task, now);
 		graph_step_skipped(batch, task, step_no, now);
+		return false;
+	}
+	if (plan->secrets != NULL && secret_is_missing(plan->secrets, plan->name, &missing))
+	{
+		graph_start(batch, task, now);
+		run_fail_step(batch, task, step_no, &missing, false, 0, now);
 		return false;
 	}
 	if (plan->limit_count > 0 && !limit_take_lease(plan->limits, plan->limit_count))
@@ -457,9 +466,21 @@ why_not(Reports *reports, TaskRun *task, int step_no, TimestampTz now)
 }
 
 static void
+hide_secrets(const SecretMask *mask, Report *report)
+{
+	report->results = secret_hide_in_jsonb(mask, report->results);
+	for (int i = 0; i < lengthof(report->error); i++)
+		report->error[i] = secret_hide_in_text(mask, report->error[i]);
+}
+
+static void
 end_step(Batch *batch, Reports *reports, Report *report, TaskRun *task, int step_no,
 		 TimestampTz now)
 {
+	SecretUse  *secrets = plan_step(task->plan, step_no)->secrets;
+
+	if (secrets != NULL)
+		hide_secrets(secret_mask_now(secrets, batch->context), report);
 	if (!reports->failed)
 		graph_step_completed(batch, task, step_no, report->results, now);
 	else

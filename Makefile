@@ -24,12 +24,14 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	task/views.sql \
 	definition/yaml.sql \
 	definition/schema.sql \
+	registry/log.sql \
 	registry/handlers.sql \
 	registry/dependencies.sql \
 	secret/secret.sql \
 	definition/validate_keys.sql \
 	definition/validate.sql \
 	definition/register.sql \
+	registry/registries.sql \
 	task/annotations.sql \
 	task/identity.sql \
 	task/create.sql \

@@ -24,6 +24,8 @@ int			tasker_node = 0;
 int			tasker_clock_offset = 0;
 char	   *tasker_environment = NULL;
 bool		tasker_activate_restored = false;
+char	   *tasker_correlation = NULL;
+bool		tasker_log_registries = true;
 int			tasker_identity_strategy = IDENTITY_NONE;
 
 static const struct config_enum_entry identity_strategies[] = {
@@ -55,6 +57,11 @@ tasker_define_settings(void)
 							"For tests of long delays.",
 							&tasker_clock_offset, 0, INT_MIN, INT_MAX,
 							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomStringVariable("tasker.correlation_id",
+							   "Correlation id of what this session does to the registries.",
+							   "Empty, each transaction has one of its own.",
+							   &tasker_correlation, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("tasker.environment",
 							   "Block of a definition's environments that tasks are created with.",
 							   "A template that was registered for an environment keeps that one.",
@@ -75,6 +82,11 @@ tasker_define_settings(void)
 							"In a batch it is a hundred milliseconds; a step that waited longer there is run alone, and that is no attempt.",
 							&tasker_lock_timeout, 10000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable("tasker.log_registries",
+							 "Writes what is done to the registries to the server log.",
+							 "One line of JSON each; tasker.registry_log has them as rows in any case.",
+							 &tasker_log_registries, true,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("tasker.max_crashes",
 							"Number of times that a step may bring the server down before it goes to error.",
 							NULL,

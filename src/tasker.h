@@ -55,6 +55,8 @@ extern int	tasker_node;
 extern int	tasker_clock_offset;	/* s */
 extern char *tasker_environment;
 extern bool tasker_activate_restored;
+extern char *tasker_correlation;	/* tasker.correlation_id */
+extern bool tasker_log_registries;
 extern int	tasker_identity_strategy;	/* IdentityStrategy */
 
 extern void tasker_define_settings(void);

@@ -145,6 +145,7 @@ BEGIN
     IF problems = 0 THEN
         RETURN;
     END IF;
+    PERFORM tasker._note_refused_template(definition, problems, details);
     RAISE EXCEPTION USING
         ERRCODE = 'TK005',
         MESSAGE = 'invalid definition' || coalesce(' of task "' || left(tasker._string(definition -> 'name'), 128) || '"', '')
@@ -299,6 +300,7 @@ BEGIN
           AND p.retired_at IS NULL
           AND s.dependent_system IS NOT NULL));
     PERFORM tasker._raise_warnings(definition, new_template.definition);
+    PERFORM tasker._note_template(old_template, new_template, replace);
     RETURN new_template.template_id;
 END;
 $$;

@@ -63,19 +63,8 @@ AS $$
     WHERE EXISTS (SELECT FROM tasker._workers())
       AND NOT EXISTS (SELECT FROM tasker._workers() AS w WHERE w.kind = 'notifier')
     UNION ALL
-    (SELECT 1, format('Handler %s of namespace %s: function %s(tasker.step_context) does not exist. Create it, or unregister the handler.',
-                      h.name, h.namespace, h.function)
-     FROM tasker.handler AS h
-     WHERE h.kind = 'sql'
-       AND to_regprocedure(h.function || '(tasker.step_context)') IS NULL
-     ORDER BY h.namespace, h.name)
-    UNION ALL
-    (SELECT 1, format('Handler %s of namespace %s: role %s does not exist. Register the handler again as a role that does.',
-                      h.name, h.namespace, h.run_as)
-     FROM tasker.handler AS h
-     WHERE h.kind = 'sql'
-       AND NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = h.run_as)
-     ORDER BY h.namespace, h.name);
+    SELECT 1, p.problem
+    FROM tasker._registry_problems() AS p;
 $$;
 COMMENT ON FUNCTION tasker._health_problems() IS
 'What is wrong with the engine of this database. Severity 2: nothing runs; 1: something does not. Private.';
@@ -127,8 +116,11 @@ AS $$
             WHERE w.kind = 'launcher'),
         'problems', coalesce((
             SELECT jsonb_agg(p.problem ORDER BY p.place)
-            FROM problem AS p), '[]'))
+            FROM problem AS p), '[]'),
+        'missing_secrets', coalesce((
+            SELECT jsonb_agg(m.name ORDER BY m.name COLLATE "C")
+            FROM (SELECT DISTINCT s.name FROM tasker._missing_secrets() AS s) AS m), '[]'))
     FROM judgement AS j;
 $$;
 COMMENT ON FUNCTION tasker.health_check() IS
-'Returns how the engine of this database is, as jsonb: healthy; status: healthy, degraded, or stopped where no step is run; registry_size: number of registered handlers; thread_safe: always true; engine: state and, where it is stopped, why; executors: pid, whether idle, task_id and step_id at work, since when; notifier; launcher; problems: what is wrong, in sentences that say what to do. Raises nothing. Source: design, contract; reference 2.6.';
+'Returns how the engine of this database is, as jsonb: healthy; status: healthy, degraded, or stopped where no step is run; registry_size: number of registered handlers; thread_safe: always true; engine: state and, where it is stopped, why; executors: pid, whether idle, task_id and step_id at work, since when; notifier; launcher; problems: what is wrong, in sentences that say what to do; missing_secrets: names of the secrets that steps of registered definitions need and that are not set. Raises nothing. Source: design, contract; reference 2.6.';

@@ -247,6 +247,19 @@ $$;
 COMMENT ON FUNCTION tasker._requeue_handler(integer) IS
 'Gives the steps that wait for an external handler back to the executors, because the handler is gone or became another kind. Private.';
 
+CREATE FUNCTION tasker._note_handler(event text, handler tasker.handler, replace boolean, error text DEFAULT NULL)
+RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT tasker._note_registry(
+        'handler_factory', event, handler.namespace, handler.name, handler.version,
+        CASE handler.kind WHEN 'sql' THEN handler.function || '(tasker.step_context)' ELSE handler.kind END,
+        replace, error);
+$$;
+COMMENT ON FUNCTION tasker._note_handler(text, tasker.handler, boolean, text) IS
+'Notes what was done to a handler, as _note_registry() does. Private.';
+
 CREATE FUNCTION tasker._store_handler(new_handler tasker.handler, replace boolean)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
@@ -298,8 +311,10 @@ BEGIN
         IF old_handler.kind = 'external' AND new_handler.kind <> 'external' THEN
             PERFORM tasker._requeue_handler(old_handler.handler_id);
         END IF;
+        PERFORM tasker._note_handler('unregistered', old_handler, replace);
         EXIT;
     END LOOP;
+    PERFORM tasker._note_handler('registered', new_handler, replace);
     PERFORM tasker._definitions_changed();
 END;
 $$;
@@ -322,22 +337,30 @@ AS $$
 DECLARE
     new_handler tasker.handler;
 BEGIN
-    PERFORM tasker._check_handler_name(name, namespace, version);
-    IF transaction IS NULL OR transaction NOT IN ('shared', 'own') THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'invalid_parameter_value',
-            MESSAGE = format('transaction of handler "%s" must be shared or own', name),
-            DETAIL = format('It is %s.', coalesce(quote_literal(transaction), 'NULL')),
-            HINT = 'own gives each run a transaction of its own, for handlers that take long.';
-    END IF;
     new_handler.namespace := namespace;
     new_handler.name := name;
     new_handler.version := version;
-    new_handler.kind := 'sql';
-    new_handler.function := tasker._check_handler_function(handler, caller);
     new_handler.run_as := caller;
     new_handler.search_path := search_path;
     new_handler.transaction := transaction;
+    BEGIN
+        PERFORM tasker._check_handler_name(name, namespace, version);
+        IF transaction IS NULL OR transaction NOT IN ('shared', 'own') THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'invalid_parameter_value',
+                MESSAGE = format('transaction of handler "%s" must be shared or own', name),
+                DETAIL = format('It is %s.', coalesce(quote_literal(transaction), 'NULL')),
+                HINT = 'own gives each run a transaction of its own, for handlers that take long.';
+        END IF;
+        new_handler.function := tasker._check_handler_function(handler, caller);
+    EXCEPTION
+        WHEN OTHERS THEN
+            -- Whatever was given, so that it can be found.
+            new_handler.kind := (SELECT p.oid::regprocedure FROM pg_proc AS p WHERE p.oid = handler);
+            PERFORM tasker._note_handler('validation_failed', new_handler, replace, SQLERRM);
+            RAISE;
+    END;
+    new_handler.kind := 'sql';
     PERFORM tasker._store_handler(new_handler, replace);
     IF (SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = caller) THEN
         RAISE WARNING USING
@@ -377,13 +400,19 @@ AS $$
 DECLARE
     new_handler tasker.handler;
 BEGIN
-    PERFORM tasker._check_handler_name(name, namespace, version);
     new_handler.namespace := namespace;
     new_handler.name := name;
     new_handler.version := version;
     new_handler.kind := 'external';
     new_handler.run_as := caller;
     new_handler.transaction := 'shared';
+    BEGIN
+        PERFORM tasker._check_handler_name(name, namespace, version);
+    EXCEPTION
+        WHEN OTHERS THEN
+            PERFORM tasker._note_handler('validation_failed', new_handler, replace, SQLERRM);
+            RAISE;
+    END;
     PERFORM tasker._store_handler(new_handler, replace);
 END;
 $$;
@@ -444,6 +473,7 @@ BEGIN
     IF old_handler.kind = 'external' THEN
         PERFORM tasker._requeue_handler(old_handler.handler_id);
     END IF;
+    PERFORM tasker._note_handler('unregistered', old_handler, false);
     PERFORM tasker._definitions_changed();
 END;
 $$;
@@ -473,27 +503,3 @@ COMMENT ON COLUMN tasker.handlers.function IS 'Function of a sql handler.';
 COMMENT ON COLUMN tasker.handlers.run_as IS 'Role that registered it; a sql handler runs as that.';
 COMMENT ON COLUMN tasker.handlers.transaction IS 'shared: runs in a batch with others; own: each run has a transaction of its own.';
 COMMENT ON COLUMN tasker.handlers.registered_at IS 'When it was registered, or last replaced.';
-
-CREATE FUNCTION tasker.registry_stats()
-RETURNS jsonb
-LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT jsonb_build_object(
-        'total_handlers', (SELECT count(*) FROM tasker.handler),
-        'namespaces', coalesce((
-            SELECT jsonb_agg(s.namespace ORDER BY s.namespace COLLATE "C")
-            FROM (SELECT DISTINCT h.namespace FROM tasker.handler AS h) AS s), '[]'),
-        'versions', coalesce((
-            SELECT jsonb_agg(s.version ORDER BY tasker._version_order(s.version) COLLATE "C", s.version COLLATE "C")
-            FROM (SELECT DISTINCT h.version FROM tasker.handler AS h WHERE h.version IS NOT NULL) AS s), '[]'),
-        'handlers_by_namespace', coalesce((
-            SELECT jsonb_object_agg(s.namespace, s.handlers)
-            FROM (SELECT h.namespace, count(*) AS handlers FROM tasker.handler AS h GROUP BY h.namespace) AS s), '{}'),
-        'thread_safe', true,
-        'last_registration', (
-            SELECT to_char(max(h.registered_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
-            FROM tasker.handler AS h));
-$$;
-COMMENT ON FUNCTION tasker.registry_stats() IS
-'Returns what is registered: total_handlers, namespaces and versions (that handlers are registered for, sorted), handlers_by_namespace, thread_safe (always true: registering is transactional) and last_registration (UTC; null where nothing is registered). Raises nothing. Source: overview, registry statistics; reference 6.1.';

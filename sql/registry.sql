@@ -220,6 +220,14 @@ CROSS JOIN LATERAL json_object_keys(s.line) AS k;
 SET ROLE regress_tasker_bob;
 SELECT count(*) > 0 AS everybody_reads FROM tasker.registry_log;
 SELECT tasker.prune_registry_log('0');
+-- He may look at all of it.
+SELECT count(*) FROM tasker.registries;
+SELECT count(*) > 0 AS items FROM tasker.registry_items;
+SELECT count(*) FROM tasker.find_handler('find', 'shop', '1.0.0');
+SELECT count(*) FROM tasker.find_by_event('regress.done');
+SELECT tasker.registry_stats('template_registry') ? 'total_templates' AS stats,
+       tasker.registry_health() ? 'overall_healthy' AS health,
+       tasker.registry_report() ? 'registries' AS report;
 RESET ROLE;
 SELECT tasker.prune_registry_log(NULL);
 SELECT tasker.prune_registry_log() AS pruned;

@@ -23,6 +23,7 @@ $$;
 
 -- Views and the functions that read run as whoever calls them.
 GRANT EXECUTE ON FUNCTION
+    tasker._registries(),
     tasker._task_state(smallint),
     tasker._step_state(smallint),
     tasker._state_code(text, text),

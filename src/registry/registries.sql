@@ -68,7 +68,7 @@ COMMENT ON FUNCTION tasker.find_handler(text, text, text) IS
 
 CREATE FUNCTION tasker.find_by_event(event text)
 RETURNS TABLE (registry_name text, entity_type text, namespace text, name text, version text, step text, description text)
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     WITH owner AS (

@@ -30,6 +30,9 @@ extern bool reference_next(const char *text, int length, int from, Reference *fo
 typedef bool (*StringChange) (JsonbValue *string, void *arg);
 extern Jsonb *jsonb_change_strings(Jsonb *jsonb, bool keys, StringChange change, void *arg);
 
+/* mask.c */
+extern void secret_hide_new(const char *name, const char *value);
+
 #define SECRET_NAME_MAX		128 /* bytes; no longer one can be set */
 #define SECRET_VALUE_MAX	(1024 * 1024)
 

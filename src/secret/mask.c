@@ -4,14 +4,16 @@
  *
  * A handler has the values and may say them anywhere: in its result, in an
  * error, in a message of its own.  Wherever one turns up, ${NAME} is put in its
- * place: as it is, as a JSON text has it and as a SQL literal has it.  In errors
- * the beginning of a long one is found, too, for PostgreSQL cuts long values off.
+ * place: as it is, as a JSON text has it, and both as a SQL literal has them.  In
+ * errors the beginning of a long one is found, too, for PostgreSQL cuts long values
+ * off.
  *
  * Whatever the server logs passes the hook below, which also cuts off what a
  * statement says behind set_secret.
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -34,7 +36,7 @@ typedef struct Form
 	const char *name;
 } Form;
 
-#define FORMS_EACH	6			/* the value and the one before it, in three ways */
+#define FORMS_EACH	6			/* ways to write a value */
 
 struct SecretMask
 {
@@ -64,32 +66,59 @@ add_form(SecretMask *mask, const char *name, const char *text)
 }
 
 /*
- * The value as it is, in a JSON text, and in a SQL literal.
+ * The text with those characters doubled.
  */
+static char *
+doubled(const char *text, const char *characters)
+{
+	StringInfoData made;
+
+	initStringInfo(&made);
+	for (; *text != '\0'; text++)
+	{
+		if (strchr(characters, *text) != NULL)
+			appendStringInfoChar(&made, *text);
+		appendStringInfoChar(&made, *text);
+	}
+	return made.data;
+}
+
+/*
+ * A text as it is, and as SQL literals have it.
+ */
+static void
+add_forms(SecretMask *mask, const char *name, const char *text)
+{
+	add_form(mask, name, text);
+	add_form(mask, name, doubled(text, "'"));
+	add_form(mask, name, doubled(text, "'\\"));
+}
+
 static void
 add_value(SecretMask *mask, const char *name, const char *value)
 {
 	StringInfoData json;
-	char	   *literal;
 
 	if (value == NULL || strlen(value) < SECRET_HIDDEN_MIN)
 		return;
-	add_form(mask, name, pstrdup(value));
+	add_forms(mask, name, pstrdup(value));
 	initStringInfo(&json);
 	escape_json(&json, value);
 	json.data[json.len - 1] = '\0';
-	add_form(mask, name, json.data + 1);
-	literal = quote_literal_cstr(value);
-	literal[strlen(literal) - 1] = '\0';
-	add_form(mask, name, strchr(literal, '\'') + 1);
+	add_forms(mask, name, json.data + 1);
+}
+
+static SecretMask *
+new_mask(int values)
+{
+	return palloc0(offsetof(SecretMask, forms) + values * FORMS_EACH * sizeof(Form));
 }
 
 SecretMask *
 secret_mask(SecretUse *use, MemoryContext context)
 {
 	MemoryContext before = MemoryContextSwitchTo(context);
-	SecretMask *mask = palloc0(offsetof(SecretMask, forms) +
-							   use->count * FORMS_EACH * sizeof(Form));
+	SecretMask *mask = new_mask(use->count * 2);
 
 	for (int i = 0; i < use->count; i++)
 	{
@@ -227,6 +256,34 @@ secret_hide_in_log(const SecretMask *mask)
 	log_mask = mask;
 }
 
+static void
+forget_mask(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		log_mask = NULL;
+}
+
+/*
+ * A secret is being set: until the end of the transaction the log does not have
+ * its value.
+ */
+void
+secret_hide_new(const char *name, const char *value)
+{
+	static bool registered = false;
+	MemoryContext before;
+	SecretMask *mask;
+
+	if (!registered)
+		RegisterXactCallback(forget_mask, NULL);
+	registered = true;
+	before = MemoryContextSwitchTo(TopTransactionContext);
+	mask = new_mask(1);
+	add_value(mask, psprintf("${%s}", name), value);
+	log_mask = mask;
+	MemoryContextSwitchTo(before);
+}
+
 /*
  * What a message says behind set_secret is cut off, and the parameters with it:
  * log_statement and its like show whole statements.
@@ -235,7 +292,7 @@ static void
 hide_setting(ErrorData *error)
 {
 	static const char call[] = "set_secret";
-	char	   *found;
+	char	   *end;
 
 	if (debug_query_string != NULL && strcasestr(debug_query_string, call) != NULL)
 	{
@@ -244,11 +301,14 @@ hide_setting(ErrorData *error)
 	}
 	if (error->elevel >= ERROR || error->message == NULL)
 		return;
-	found = strcasestr(error->message, call);
-	if (found == NULL || found[strlen(call)] == '\0')
+	end = strcasestr(error->message, call);
+	if (end != NULL)
+		end += strlen(call);
+	else if (error->detail != NULL && strcasestr(error->detail, call) != NULL)
+		end = strchr(error->message, '(');	/* EXECUTE, and what it executes */
+	if (end == NULL || *end == '\0')
 		return;
-	error->message = psprintf("%.*s...", (int) (found + strlen(call) - error->message),
-							  error->message);
+	error->message = psprintf("%.*s...", (int) (end - error->message), error->message);
 	error->detail = NULL;
 	error->detail_log = NULL;
 }

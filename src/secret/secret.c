@@ -337,6 +337,7 @@ tasker_check_secret(PG_FUNCTION_ARGS)
 				errdetail("A value of less than 4 bytes is not looked for in errors and results."),
 				errhidestmt(true),
 				errhidecontext(true));
+	secret_hide_new(name, text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	PG_RETURN_VOID();
 }
 

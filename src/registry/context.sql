@@ -26,7 +26,7 @@ COMMENT ON COLUMN tasker.step_context.attempt IS 'Number of this attempt, 1 for 
 COMMENT ON COLUMN tasker.step_context.retry_limit IS 'Attempts in all.';
 COMMENT ON COLUMN tasker.step_context.context IS 'The step''s inputs where an operator gave it some, else the task''s context.';
 COMMENT ON COLUMN tasker.step_context.dependencies IS 'Results of the steps it directly depends on, by name.';
-COMMENT ON COLUMN tasker.step_context.config IS 'handler_config of the definition.';
+COMMENT ON COLUMN tasker.step_context.config IS 'handler_config of the definition, with the values of its secrets.';
 COMMENT ON COLUMN tasker.step_context.correlation_id IS 'The task''s correlation id.';
 COMMENT ON COLUMN tasker.step_context.traceparent IS 'The task''s trace context.';
 COMMENT ON COLUMN tasker.step_context.idempotency_key IS 'The same at every attempt of this step and at no other step: for systems outside that take such a key.';

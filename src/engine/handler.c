@@ -408,7 +408,8 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	MemoryContextSwitchTo(caller_context);
 	CurrentResourceOwner = caller_owner;
 	MemoryContextDelete(scratch);
-	secret_hide_in_log(NULL);
+	if (mask != NULL)
+		secret_hide_in_log(NULL);
 	flight_note_idle();
 	running_task = 0;
 	outcome->ends_batch = outcome->ok && moved_constraints;

@@ -250,17 +250,23 @@ secret_hide_in_error(const SecretMask *mask, ErrorData *error)
 	error->internalquery = secret_hide_in_text(mask, error->internalquery);
 }
 
-void
-secret_hide_in_log(const SecretMask *mask)
-{
-	log_mask = mask;
-}
-
 static void
 forget_mask(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 		log_mask = NULL;
+}
+
+void
+secret_hide_in_log(const SecretMask *mask)
+{
+	static bool registered = false;
+
+	/* It lives no longer than the transaction, whatever ends that. */
+	if (!registered)
+		RegisterXactCallback(forget_mask, NULL);
+	registered = true;
+	log_mask = mask;
 }
 
 /*
@@ -270,17 +276,11 @@ forget_mask(XactEvent event, void *arg)
 void
 secret_hide_new(const char *name, const char *value)
 {
-	static bool registered = false;
-	MemoryContext before;
-	SecretMask *mask;
+	MemoryContext before = MemoryContextSwitchTo(TopTransactionContext);
+	SecretMask *mask = new_mask(1);
 
-	if (!registered)
-		RegisterXactCallback(forget_mask, NULL);
-	registered = true;
-	before = MemoryContextSwitchTo(TopTransactionContext);
-	mask = new_mask(1);
 	add_value(mask, psprintf("${%s}", name), value);
-	log_mask = mask;
+	secret_hide_in_log(mask);
 	MemoryContextSwitchTo(before);
 }
 
@@ -299,7 +299,8 @@ hide_setting(ErrorData *error)
 		error->hide_stmt = true;
 		error->context = NULL;	/* may have the parameters */
 	}
-	if (error->elevel >= ERROR || error->message == NULL)
+	/* Statements only: no line of a registry, which begins with a brace. */
+	if (error->elevel > LOG_SERVER_ONLY || error->message == NULL || error->message[0] == '{')
 		return;
 	end = strcasestr(error->message, call);
 	if (end != NULL)
@@ -317,7 +318,13 @@ static void
 look_at_message(ErrorData *error)
 {
 	if (log_mask != NULL)
+	{
+		char	   *statement = unconstify(char *, debug_query_string);
+
 		secret_hide_in_error(log_mask, error);
+		if (secret_hide_in_text(log_mask, statement) != statement)
+			error->hide_stmt = true;
+	}
 	hide_setting(error);
 	if (next_emit_log_hook)
 		next_emit_log_hook(error);

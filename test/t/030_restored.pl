@@ -127,7 +127,7 @@ is($other->safe_psql('elsewhere', "SELECT tasker.wait_for_task($id)"), 'complete
 my $data = $node->basedir . '/data.sql';
 $other->safe_psql('postgres', 'CREATE DATABASE data_only');
 install_tasker($other, 'data_only');
-$other->safe_psql('data_only', 'TRUNCATE tasker.template, tasker.plan, tasker.plan_step, tasker.handler');
+$other->safe_psql('data_only', 'TRUNCATE tasker.template, tasker.plan, tasker.plan_step, tasker.handler, tasker.registry_log');
 $node->command_ok([ 'pg_dump', '-a', '-f', $data, 'restored' ], 'dump of the data');
 $other->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $data, 'data_only' ], 'restore of the data');
 is(health($other, 'data_only'), 'stopped', 'the engine that ran before is stopped');

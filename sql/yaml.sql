@@ -75,6 +75,19 @@ SELECT tasker.yaml_to_jsonb(E'1: a\n1.50: b\ntrue: c\n~: d\n0x10: e\n? f\n: g\n"
 -- Merge keys: own keys win, then the first mapping in the list.
 SELECT tasker.yaml_to_jsonb(E'a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: *a, x: 0}\nd: {<<: [*a, *b], w: 0}\ne: {<<: {v: 9}}\nf: &f {<<: *b, q: 1}\ng: {<<: *f}\nh: {"<<": plain}') AS json;
 
+-- Tags: YAML's own say what a value is, those of others are left out, with a warning.
+SELECT tasker.yaml_to_jsonb(E'- !!str 1\n- !!int "2"\n- !!float 3\n- !!bool "true"\n- !!null ""\n- !!seq [a]\n- !!map {a: 1}\n- ! 4\n'
+    '- !!set {a, b}\n- !!omap [a: 1, b: 2]\n- !!pairs [a: 1, a: 2]\n- !!binary aGk=\n- !!timestamp 2024-01-31\n') AS json;
+SELECT tasker.yaml_to_jsonb(E'%TAG !e! tag:example.com,2000:\n---\na: !ruby/object {b: !e!c 1}\nd: !<tag:example.com,2000:x> [!f g]\nh: !i\n') AS json;
+SELECT tasker.yaml_to_jsonb('message: !important call me') AS json;
+
+-- What libyaml would refuse, or read otherwise than YAML 1.2 does.
+SELECT y AS yaml, tasker.yaml_to_jsonb(y) AS json
+FROM unnest(ARRAY[E'%YAML 1.3\n---\na', E'%FOO bar\n# c\n--- a', '...', E'# a\n...\n...\n', E'...\n--- a\n...\n...\n',
+    E'a: 1\n\t\nb: 2\n\t# c\n', E'a: |\n  x\n  \t\n  y\nb: "\n\t\n  z"', E'--- |\n x\n \t\n', E'- >-\n  a\n\n- |\n  b',
+    E'a: |+\n  b\n  ', E'k: |\n  b\n   ', E'a: [\n  b\n]\nc: {\n  d: e\n}', E'a:\n- "b\n  c"\n- {d:\n  e}']) WITH ORDINALITY AS a (y, n)
+ORDER BY n;
+
 -- One document, which may be empty; JSON is YAML.
 SELECT y AS yaml, tasker.yaml_to_jsonb(y) AS json
 FROM unnest(ARRAY['', E' \n\n', '# nothing', '---', E'---\n...\n', E'%YAML 1.2\n---\na: 1\n...\n# end\n',
@@ -104,7 +117,7 @@ FROM unnest(ARRAY[
     -- syntax
     E'a: 1\nb:\n\tc: 2', E'a: 1\n  b: 2', E'name:foo\nother: x', E'steps:\n- name: a\n  handler:b\n  c: d\n',
     'a: @x', 'a: `x`', 'a: %x', 'a: b: c', E'a: "x\nb: y\n', E'a: [1,\nb: 2', E'a: {x: 1\nb: 2}', E'- a\nb: 1',
-    'a: "C:\dir"', 'a: !ruby/object x', 'a: !e!x y', 'a: &', E'key: "é" "ü"', E'a: 1\n}',
+    'a: "C:\dir"', 'a: !e!x y', 'a: &', E'key: "é" "ü"', E'a: 1\n}',
     -- keys, anchors, merges
     E'a: 1\nb: 2\n"a": 3', E'1: x\n"1": y', E'x:\n  - {k: 1, j: 2, k: 3}', '{{name}}: 1', 'a: *nowhere',
     'a: &a [1, *a]', 'a: &a {b: {c: *a}}', E'<<: 1', E'<<: [{a: 1}, 2]', E'<<: {a: 1}\n<<: {b: 1}',
@@ -112,8 +125,12 @@ FROM unnest(ARRAY[
     E'a: 1\n---\nb: 2', E'a: 1\n...\n%YAML 1.2\n---\nb: 2', E'%YAML 2.0\n---\na: 1',
     -- values
     '[1, .inf]', 'a: -.INF', 'a: .nan', '!!int 1.5', '!!int x', '!!float x', '!!bool yes', '!!null x', '!!map []',
-    '!!seq {}', '!!str [a]', '!!set {a, b}', '!!binary aGk=', 'a: "x\0y"', E'a: b\u0001', E'a: \uFDD0', 'a: 1e200000',
-    'a: 1e-20000'
+    '!!seq {}', '!!str [a]', '!!string 1', '!!set [a]', '!!float 0x10', '!!omap {a: 1}', '!!timestamp [1]', 'a: "x\0y"', E'a: b\u0001', E'a: \uFDD0', 'a: 1e200000',
+    'a: 1e-20000',
+    -- what libyaml would take
+    E'a: "x"# c', E'[a]#c', E'a: [b,#c\n d]', E'a: |# c\n  b', E'a: "b\nc"', E'a: "b\n\tc"', E'a:\n  b: [c,\n  d]', E'a: [b,\n\tc]', '[-]',
+    '[?x]', '{a: b, ?c: d}', 'a: &b:c d', E'a: &b 1\nc: {*b: 2}', E'a: |\n   \n b', E'%YAML 1.2#c\n---\na', E'%YAML 1.2\na: 1',
+    E'%YAML 1.2\n%YAML 1.2\n---\n', '%YAML', E'a: 1\n...\nb: 2'
     ]) WITH ORDINALITY AS a (y, n), pg_temp.refusal(y) AS r
 ORDER BY n;
 
@@ -142,6 +159,42 @@ ORDER BY n;
 SELECT jsonb_array_length(tasker.yaml_to_jsonb('[' || repeat('1,', 99998) || ']')),
     tasker.yaml_to_jsonb(repeat('[', 100) || repeat(']', 100)) IS NOT NULL,
     length((tasker.yaml_to_jsonb('a: ' || repeat('x', 1000000)) ->> 'a'));
+
+-- The limits are settings of a superuser; each error names its own.
+SET tasker.yaml_max_size = '1kB';
+SET tasker.yaml_max_depth = 3;
+SET tasker.yaml_max_nodes = 100;
+SET tasker.yaml_max_expansion = '1kB';
+SELECT r.message, r.detail, r.hint
+FROM unnest(ARRAY[
+    repeat('x', 1025), repeat('x', 1024), '[[[[]]]]', '[[[]]]', E'a: &a [[1]]\nb: [*a]',
+    '[' || repeat('1,', 100) || ']', '[' || repeat('1,', 99) || ']',
+    E'a: &a ' || repeat('x', 500) || E'\nb: [*a, *a]', E'a: &a ' || repeat('x', 500) || E'\nb: [*a]'
+    ]) WITH ORDINALITY AS a (y, n), pg_temp.refusal(y) AS r
+ORDER BY n;
+CREATE ROLE tasker_yaml_user;
+SET ROLE tasker_yaml_user;
+SET tasker.yaml_max_nodes = 1000000;
+RESET ROLE;
+DROP ROLE tasker_yaml_user;
+
+-- A statement that is to end does not read to the end.
+SET tasker.yaml_max_size = '256MB';
+SET tasker.yaml_max_nodes = 10000000;
+SET tasker.yaml_max_expansion = '256MB';
+SET statement_timeout = '50ms';
+SELECT tasker.yaml_to_jsonb('[' || repeat('1,', 9000000) || ']]');
+\echo :LAST_ERROR_SQLSTATE
+RESET ALL;
+
+-- A larger one is read as well.
+SET tasker.yaml_max_size = '16MB';
+SET tasker.yaml_max_nodes = 1000000;
+SET tasker.yaml_max_depth = 1000;
+SELECT jsonb_array_length(tasker.yaml_to_jsonb('[' || repeat('1,', 500000) || ']')),
+    tasker.yaml_to_jsonb(repeat('[', 1000) || repeat(']', 1000)) IS NOT NULL AS deep,
+    (SELECT count(*) FROM tasker._yaml_lines(repeat('[', 1000) || repeat(']', 1000)));
+RESET ALL;
 
 -- The line and the column of everything; what an alias brings stands where it is written.
 \pset format aligned

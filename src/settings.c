@@ -27,6 +27,10 @@ bool		tasker_activate_restored = false;
 char	   *tasker_correlation = NULL;
 bool		tasker_log_registries = true;
 int			tasker_identity_strategy = IDENTITY_NONE;
+int			tasker_yaml_max_size = 1024 * 1024;
+int			tasker_yaml_max_depth = 100;
+int			tasker_yaml_max_nodes = 100000;
+int			tasker_yaml_max_expansion = 16 * 1024 * 1024;
 
 static const struct config_enum_entry identity_strategies[] = {
 	{"none", IDENTITY_NONE, false},
@@ -103,6 +107,26 @@ tasker_define_settings(void)
 							"A round with more is announced by one notification for all of them.",
 							&tasker_notify_limit, 100, 0, 10000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.yaml_max_depth",
+							"Number of levels that lists and mappings of a YAML text may be nested.",
+							"Those that an alias brings count where it stands.",
+							&tasker_yaml_max_depth, 100, 1, 1000,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.yaml_max_expansion",
+							"Size of all keys and values of a YAML text, aliases expanded.",
+							NULL,
+							&tasker_yaml_max_expansion, 16 * 1024 * 1024, 1024, 256 * 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.yaml_max_nodes",
+							"Number of keys and values of a YAML text, aliases expanded.",
+							NULL,
+							&tasker_yaml_max_nodes, 100000, 100, 10000000,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.yaml_max_size",
+							"Size of a YAML text.",
+							NULL,
+							&tasker_yaml_max_size, 1024 * 1024, 1024, 256 * 1024 * 1024,
+							PGC_SUSET, GUC_UNIT_BYTE, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("tasker");
 }

@@ -58,6 +58,10 @@ extern bool tasker_activate_restored;
 extern char *tasker_correlation;	/* tasker.correlation_id */
 extern bool tasker_log_registries;
 extern int	tasker_identity_strategy;	/* IdentityStrategy */
+extern int	tasker_yaml_max_size;	/* bytes */
+extern int	tasker_yaml_max_depth;	/* levels */
+extern int	tasker_yaml_max_nodes;	/* keys and values */
+extern int	tasker_yaml_max_expansion;	/* bytes */
 
 extern void tasker_define_settings(void);
 

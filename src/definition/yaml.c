@@ -22,16 +22,7 @@
 #include "tasker.h"
 #include "yaml_core.h"
 
-#define MAX_DEPTH	100
-
-/* What a definition may take.  COMMENT ON FUNCTION yaml_to_jsonb names them. */
-static const YamlLimits definition_limits = {
-	.bytes = 1024 * 1024,
-	.key_bytes = 1024,
-	.expanded_bytes = 16 * 1024 * 1024,
-	.nodes = 100000,
-	.depth = MAX_DEPTH,
-};
+#define MAX_KEY_SIZE	1024	/* bytes; libyaml takes no more in most places */
 
 /* A document, and the context that frees it. */
 typedef struct OpenDocument
@@ -58,6 +49,27 @@ static char *
 to_server(const char *text)
 {
 	return pg_any_to_server(text, strlen(text), PG_UTF8);
+}
+
+/* The reader can't be left by a jump: it stops when the statement is to. */
+static bool
+is_cancelled(void)
+{
+	return (QueryCancelPending || ProcDiePending) && INTERRUPTS_CAN_BE_PROCESSED();
+}
+
+static YamlLimits
+current_limits(void)
+{
+	return (YamlLimits)
+	{
+		.bytes = tasker_yaml_max_size,
+			.key_bytes = MAX_KEY_SIZE,
+			.expanded_bytes = tasker_yaml_max_expansion,
+			.nodes = tasker_yaml_max_nodes,
+			.depth = tasker_yaml_max_depth,
+			.is_cancelled = is_cancelled,
+	};
 }
 
 static void
@@ -94,6 +106,7 @@ open_document(text *yaml)
 	char	   *source = VARDATA_ANY(yaml);
 	int			length = VARSIZE_ANY_EXHDR(yaml);
 	char	   *utf8 = pg_server_to_any(source, length, PG_UTF8);
+	YamlLimits	limits = current_limits();
 	YamlError	error;
 
 	open->context = context;
@@ -101,9 +114,12 @@ open_document(text *yaml)
 	open->callback.arg = open;
 	MemoryContextRegisterResetCallback(context, &open->callback);
 	open->document = yaml_core_read(utf8, utf8 == source ? length : strlen(utf8),
-									&definition_limits, &error);
+									&limits, &error);
 	if (open->document == NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
 		report_error(&error);
+	}
 	MemoryContextSwitchTo(caller);
 	return open;
 }
@@ -116,9 +132,74 @@ set_string(JsonbValue *value, const char *text, size_t length)
 	value->val.string.len = value->val.string.val == text ? length : strlen(value->val.string.val);
 }
 
-static void
-set_scalar(JsonbValue *value, const YamlNode *node)
+/* Most numbers are short, and need no parser. */
+static Numeric
+make_numeric(const char *text, size_t length)
 {
+	const char *digits = text + (*text == '-' ? 1 : 0);
+	int64		value = 0;
+
+	if (length > 18 || strspn(digits, "0123456789") != length - (digits - text))
+		return DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(text),
+												   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	for (const char *p = digits; *p != '\0'; p++)
+		value = value * 10 + (*p - '0');
+	return int64_to_numeric(digits == text ? value : -value);
+}
+
+static void set_value(JsonbValue *value, const YamlNode *node);
+
+static void
+set_array(JsonbValue *value, const YamlNode *node)
+{
+	JsonbValue *elements = palloc(sizeof(JsonbValue) * node->count);
+
+	for (size_t i = 0; i < node->count; i++)
+		set_value(&elements[i], node->items[i].value);
+	value->type = jbvArray;
+	value->val.array.nElems = node->count;
+	value->val.array.elems = elements;
+	value->val.array.rawScalar = false;
+}
+
+/* The order of keys in jsonb. */
+static int
+compare_pairs(const void *a, const void *b)
+{
+	const JsonbValue *x = &((const JsonbPair *) a)->key;
+	const JsonbValue *y = &((const JsonbPair *) b)->key;
+
+	if (x->val.string.len != y->val.string.len)
+		return x->val.string.len < y->val.string.len ? -1 : 1;
+	return memcmp(x->val.string.val, y->val.string.val, x->val.string.len);
+}
+
+static void
+set_object(JsonbValue *value, const YamlNode *node)
+{
+	JsonbPair  *pairs = palloc(sizeof(JsonbPair) * node->count);
+
+	for (size_t i = 0; i < node->count; i++)
+	{
+		set_string(&pairs[i].key, node->items[i].key, node->items[i].key_length);
+		set_value(&pairs[i].value, node->items[i].value);
+		pairs[i].order = i;
+	}
+	qsort(pairs, node->count, sizeof(JsonbPair), compare_pairs);
+	value->type = jbvObject;
+	value->val.object.nPairs = node->count;
+	value->val.object.pairs = pairs;
+}
+
+/*
+ * Makes a value of a node.  The whole is built before any of it is stored: a
+ * parse state would copy and grow at every step.  The reader has refused keys
+ * that are there twice, and depths that could end the stack.
+ */
+static void
+set_value(JsonbValue *value, const YamlNode *node)
+{
+	CHECK_FOR_INTERRUPTS();
 	switch (node->kind)
 	{
 		case YAML_KIND_NULL:
@@ -130,67 +211,43 @@ set_scalar(JsonbValue *value, const YamlNode *node)
 			break;
 		case YAML_KIND_NUMBER:
 			value->type = jbvNumeric;
-			value->val.numeric =
-				DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(node->text),
-													ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+			value->val.numeric = make_numeric(node->text, node->length);
 			break;
-		default:
+		case YAML_KIND_STRING:
 			set_string(value, node->text, node->length);
 			break;
+		case YAML_KIND_SEQUENCE:
+			check_stack_depth();
+			set_array(value, node);
+			break;
+		case YAML_KIND_MAPPING:
+			check_stack_depth();
+			set_object(value, node);
+			break;
 	}
-}
-
-static JsonbValue *push_node(JsonbParseState **state, const YamlNode *node, JsonbIteratorToken as);
-
-static JsonbValue *
-push_sequence(JsonbParseState **state, const YamlNode *node)
-{
-	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
-	for (size_t i = 0; i < node->count; i++)
-		push_node(state, node->items[i].value, WJB_ELEM);
-	return pushJsonbValue(state, WJB_END_ARRAY, NULL);
-}
-
-static JsonbValue *
-push_mapping(JsonbParseState **state, const YamlNode *node)
-{
-	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	for (size_t i = 0; i < node->count; i++)
-	{
-		JsonbValue	key;
-
-		set_string(&key, node->items[i].key, node->items[i].key_length);
-		pushJsonbValue(state, WJB_KEY, &key);
-		push_node(state, node->items[i].value, WJB_VALUE);
-	}
-	return pushJsonbValue(state, WJB_END_OBJECT, NULL);
-}
-
-/* Adds a node to the value being built; the reader's depth limit ends this. */
-static JsonbValue *
-push_node(JsonbParseState **state, const YamlNode *node, JsonbIteratorToken as)
-{
-	JsonbValue	scalar;
-
-	CHECK_FOR_INTERRUPTS();
-	if (node->kind == YAML_KIND_SEQUENCE)
-		return push_sequence(state, node);
-	if (node->kind == YAML_KIND_MAPPING)
-		return push_mapping(state, node);
-	set_scalar(&scalar, node);
-	return pushJsonbValue(state, as, &scalar);
 }
 
 static Jsonb *
 node_to_jsonb(const YamlNode *node)
 {
-	JsonbParseState *state = NULL;
-	JsonbValue	scalar;
+	JsonbValue	value;
 
-	if (node->kind == YAML_KIND_SEQUENCE || node->kind == YAML_KIND_MAPPING)
-		return JsonbValueToJsonb(push_node(&state, node, WJB_ELEM));
-	set_scalar(&scalar, node);
-	return JsonbValueToJsonb(&scalar);
+	set_value(&value, node);
+	return JsonbValueToJsonb(&value);
+}
+
+/* A tag that is left out silently could be a part of the value, unquoted. */
+static void
+warn_of_tags(const YamlTags *tags)
+{
+	if (tags->count > 0)
+		ereport(WARNING,
+				(errmsg_plural("%zu tag of the YAML text is unknown and was left out",
+							   "%zu tags of the YAML text are unknown and were left out",
+							   tags->count, tags->count),
+				 errdetail("The first one is %s, in line %d, column %d.",
+						   to_server(tags->first), tags->line, tags->column),
+				 errhint("Put the value in quotes if the exclamation mark belongs to it.")));
 }
 
 Datum
@@ -201,6 +258,7 @@ tasker_yaml_to_jsonb(PG_FUNCTION_ARGS)
 	Jsonb	   *built = node_to_jsonb(yaml_core_root(open->document));
 	Jsonb	   *result;
 
+	warn_of_tags(yaml_core_unknown_tags(open->document));
 	MemoryContextSwitchTo(caller);
 	result = palloc(VARSIZE(built));
 	memcpy(result, built, VARSIZE(built));
@@ -213,7 +271,7 @@ typedef struct LineWalk
 {
 	ReturnSetInfo *rsinfo;
 	MemoryContext row_context;
-	Datum		path[MAX_DEPTH];	/* text */
+	Datum	   *path;			/* text */
 	int			depth;
 } LineWalk;
 
@@ -245,6 +303,7 @@ static void
 put_lines_within(LineWalk *walk, const YamlNode *node)
 {
 	CHECK_FOR_INTERRUPTS();
+	check_stack_depth();
 	for (size_t i = 0; i < node->count; i++)
 	{
 		const YamlItem *item = &node->items[i];
@@ -271,6 +330,7 @@ tasker_yaml_lines(PG_FUNCTION_ARGS)
 	walk.row_context = AllocSetContextCreate(open->context, "tasker YAML line",
 											 ALLOCSET_SMALL_SIZES);
 	caller = MemoryContextSwitchTo(open->context);
+	walk.path = palloc(sizeof(Datum) * (root->height + 1));
 	put_line(&walk, root->line, root->column);
 	put_lines_within(&walk, root);
 	MemoryContextSwitchTo(caller);

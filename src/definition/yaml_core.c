@@ -4,10 +4,9 @@
  *
  * libyaml delivers events, from which yaml_node.c builds the tree.  What YAML
  * 1.2 decides differently from the 1.1 that libyaml was written for is decided
- * in yaml_text.c and yaml_scalar.c.
+ * in yaml_text.c and yaml_scalar.c; what it lets pass, yaml_check.c refuses.
  *
- * What libyaml refuses of YAML 1.2 stays refused: a key in a flow mapping whose
- * colon stands on another line, a tab after the dash of a list, and the like.
+ * What libyaml refuses of YAML 1.2 stays refused; doc/yaml.md lists it.
  *
  * This is the only file that includes yaml.h.
  */
@@ -20,7 +19,7 @@
 #include <yaml.h>
 
 #define CHUNK_SIZE			16384
-#define MAX_DIRECTIVES		32	/* libyaml compares each with all before it */
+#define EVENTS_BETWEEN_LOOKS	1024	/* for a cancellation */
 
 /* All memory of a document, freed at once. */
 typedef struct Chunk
@@ -35,6 +34,7 @@ struct YamlDocument
 {
 	Chunk	   *chunks;
 	YamlNode   *root;
+	YamlTags	unknown_tags;
 };
 
 /* Of an error of the text as a whole. */
@@ -157,68 +157,76 @@ read_collection(YamlReader *reader, YamlPlace at, YamlKind kind,
 		yaml_open_collection(reader, at, kind, (const char *) anchor);
 }
 
-/* The start of the line after p. */
-static const char *
-next_line(const char *p, const char *end)
-{
-	while (p < end && *p != '\n' && *p != '\r')
-		p++;
-	if (p < end)
-		p += *p == '\r' && p + 1 < end && p[1] == '\n' ? 2 : 1;
-	return p;
-}
-
-/* Is the line at p blank, or a comment? */
-static bool
-is_empty_line(const char *p, const char *end)
-{
-	while (p < end && (*p == ' ' || *p == '\t'))
-		p++;
-	return p == end || *p == '\n' || *p == '\r' || *p == '#';
-}
-
-/*
- * Refuses more directives than anybody needs: libyaml compares each with all
- * others, and while it does nothing can interrupt it.
- */
-static bool
-check_directives(YamlReader *reader)
-{
-	const char *p = reader->text;
-	const char *end = p + reader->length;
-	int			line = 1;
-	int			count = 0;
-
-	for (; p < end && (*p == '%' || is_empty_line(p, end)); p = next_line(p, end), line++)
-		if (*p == '%' && ++count > MAX_DIRECTIVES)
-			return yaml_fail(reader, (YamlPlace) {line, 1}, NULL,
-							 "there are more than %d directives", MAX_DIRECTIVES);
-	return true;
-}
-
-/* After the document: is a directive the next thing?  Then another one begins. */
+/* After the document: does another one begin? */
 static bool
 check_end(YamlReader *reader, YamlPlace at)
 {
 	const char *end = reader->text + reader->length;
 	int			line = at.line;
+	bool		ended = false;
 	size_t		length;
 	const char *p = yaml_find_line(reader, line, &length);
 
 	if (at.column > 1)
 	{
-		p = next_line(p, end);
+		ended = yaml_is_marker(p, end, "...");
+		p = yaml_next_line(p, end);
 		line++;
 	}
-	while (p < end && (is_empty_line(p, end) || (end - p >= 3 && memcmp(p, "...", 3) == 0)))
+	while (p < end && (yaml_is_empty_line(p, end) || yaml_is_marker(p, end, "...")))
 	{
-		p = next_line(p, end);
+		ended |= *p == '.';
+		p = yaml_next_line(p, end);
 		line++;
 	}
-	if (p < end && *p == '%')
+	if (p < end && (ended || *p == '%'))
 		return yaml_fail(reader, (YamlPlace) {line, 1}, more_documents_hint,
 						 "there is more than one document");
 	return true;
+}
+
+static YamlEventView
+view_of(const yaml_event_t *event)
+{
+	YamlEventView view = {
+		.start = event->start_mark.index,
+		.end = event->end_mark.index,
+		.end_column = (int) event->end_mark.column,
+	};
+
+	switch (event->type)
+	{
+		case YAML_SCALAR_EVENT:
+			view.type = YAML_VIEW_SCALAR;
+			view.anchor = (const char *) event->data.scalar.anchor;
+			view.style = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? YAML_STYLE_PLAIN :
+				event->data.scalar.style == YAML_SINGLE_QUOTED_SCALAR_STYLE ||
+				event->data.scalar.style == YAML_DOUBLE_QUOTED_SCALAR_STYLE ? YAML_STYLE_QUOTED :
+				YAML_STYLE_BLOCK;
+			break;
+		case YAML_ALIAS_EVENT:
+			view.type = YAML_VIEW_ALIAS;
+			break;
+		case YAML_SEQUENCE_START_EVENT:
+			view.type = YAML_VIEW_SEQUENCE;
+			view.anchor = (const char *) event->data.sequence_start.anchor;
+			view.style = event->data.sequence_start.style == YAML_FLOW_SEQUENCE_STYLE ?
+				YAML_STYLE_FLOW : YAML_STYLE_BLOCK;
+			break;
+		case YAML_MAPPING_START_EVENT:
+			view.type = YAML_VIEW_MAPPING;
+			view.anchor = (const char *) event->data.mapping_start.anchor;
+			view.style = event->data.mapping_start.style == YAML_FLOW_MAPPING_STYLE ?
+				YAML_STYLE_FLOW : YAML_STYLE_BLOCK;
+			break;
+		case YAML_SEQUENCE_END_EVENT:
+		case YAML_MAPPING_END_EVENT:
+			view.type = YAML_VIEW_END;
+			break;
+		default:
+			break;
+	}
+	return view;
 }
 
 static bool
@@ -254,18 +262,28 @@ read_event(YamlReader *reader, const yaml_event_t *event)
 }
 
 static bool
+is_cancelled(const YamlReader *reader)
+{
+	return reader->limits->is_cancelled != NULL && reader->limits->is_cancelled();
+}
+
+static bool
 read_events(YamlReader *reader, yaml_parser_t *parser)
 {
-	for (;;)
+	for (unsigned int count = 1;; count++)
 	{
 		yaml_event_t event;
+		YamlEventView view;
 		bool		done;
 		bool		good;
 
+		if (count % EVENTS_BETWEEN_LOOKS == 0 && is_cancelled(reader))
+			return yaml_fail(reader, nowhere, NULL, "reading was cancelled");
 		if (!yaml_parser_parse(parser, &event))
 			return fail_in_parser(reader, parser);
 		done = event.type == YAML_STREAM_END_EVENT;
-		good = read_event(reader, &event);
+		view = view_of(&event);
+		good = yaml_check_event(reader, &view) && read_event(reader, &event);
 		yaml_event_delete(&event);
 		if (!good || done)
 			return good;
@@ -287,6 +305,9 @@ read_text(YamlReader *reader)
 	yaml_parser_t parser;
 	bool		good;
 
+	reader->levels = malloc((size_t) reader->limits->depth * sizeof(YamlLevel));
+	if (reader->levels == NULL)
+		return yaml_out_of_memory(reader);
 	if (!yaml_begin_nodes(reader))
 		return false;
 	if (!yaml_parser_initialize(&parser))
@@ -322,16 +343,19 @@ yaml_core_read(const char *text, size_t length, const YamlLimits *limits, YamlEr
 	{
 		snprintf(error->context, sizeof(error->context), "It has %zu bytes; the limit is %zu.",
 				 length, limits->bytes);
-		yaml_fail(&reader, nowhere, NULL, "the text is too large");
+		yaml_fail(&reader, nowhere, "The setting tasker.yaml_max_size is the limit.",
+				  "the text is too large");
 	}
 	else
-		good = yaml_prepare_text(&reader) && check_directives(&reader) && read_text(&reader);
+		good = yaml_prepare_text(&reader) && read_text(&reader);
 
 	yaml_end_nodes(&reader);
+	free(reader.levels);
 	free(reader.marked);
 	if (good)
 	{
 		reader.document->root = reader.root;
+		reader.document->unknown_tags = reader.unknown_tags;
 		return reader.document;
 	}
 	yaml_core_free(reader.document);
@@ -342,6 +366,12 @@ const YamlNode *
 yaml_core_root(const YamlDocument *document)
 {
 	return document->root;
+}
+
+const YamlTags *
+yaml_core_unknown_tags(const YamlDocument *document)
+{
+	return &document->unknown_tags;
 }
 
 void

@@ -59,6 +59,7 @@ typedef struct YamlLimits
 	size_t		expanded_bytes; /* of all keys and values, aliases expanded */
 	size_t		nodes;			/* aliases expanded */
 	int			depth;			/* of collections within each other */
+	bool		(*is_cancelled) (void); /* asked now and then; NULL: never */
 } YamlLimits;
 
 typedef struct YamlError
@@ -73,6 +74,15 @@ typedef struct YamlError
 
 typedef struct YamlDocument YamlDocument;
 
+/* Tags that say nothing to us: their values are taken without them. */
+typedef struct YamlTags
+{
+	size_t		count;
+	char		first[64];		/* as it is usually written, UTF-8 */
+	int			line;			/* of the first */
+	int			column;
+} YamlTags;
+
 /*
  * Reads the text, which must be UTF-8.  Returns NULL and fills the error where
  * it can't.  The caller frees what it gets.
@@ -80,6 +90,7 @@ typedef struct YamlDocument YamlDocument;
 extern YamlDocument *yaml_core_read(const char *text, size_t length,
 									const YamlLimits *limits, YamlError *error);
 extern const YamlNode *yaml_core_root(const YamlDocument *document);
+extern const YamlTags *yaml_core_unknown_tags(const YamlDocument *document);
 extern void yaml_core_free(YamlDocument *document);
 
 #endif							/* TASKER_YAML_CORE_H */

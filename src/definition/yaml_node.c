@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FIRST_ITEMS		256		/* room for items of open collections, to begin with */
+
 typedef struct Anchor
 {
 	const char *name;
@@ -40,10 +42,10 @@ charge(YamlReader *reader, YamlPlace at, size_t nodes, size_t bytes)
 	reader->nodes += nodes;
 	reader->bytes += bytes;
 	if (reader->nodes > reader->limits->nodes)
-		return yaml_fail(reader, at, NULL,
+		return yaml_fail(reader, at, "The setting tasker.yaml_max_nodes is the limit.",
 						 "there are more than %zu keys and values, aliases expanded", reader->limits->nodes);
 	if (reader->bytes > reader->limits->expanded_bytes)
-		return yaml_fail(reader, at, NULL,
+		return yaml_fail(reader, at, "The setting tasker.yaml_max_expansion is the limit.",
 						 "keys and values have more than %zu bytes, aliases expanded",
 						 reader->limits->expanded_bytes);
 	return true;
@@ -62,6 +64,13 @@ yaml_make_node(YamlReader *reader, YamlPlace at, YamlKind kind)
 	node->column = at.column;
 	node->nodes = 1;
 	return node;
+}
+
+static bool
+fail_for_depth(YamlReader *reader, YamlPlace at)
+{
+	return yaml_fail(reader, at, "The setting tasker.yaml_max_depth is the limit.",
+					 "values are nested more than %d levels deep", reader->limits->depth);
 }
 
 static int
@@ -102,7 +111,7 @@ push_item(YamlReader *reader, const YamlItem *item)
 {
 	if (reader->item_count == reader->item_space)
 	{
-		size_t		space = reader->item_space == 0 ? 256 : reader->item_space * 2;
+		size_t		space = reader->item_space * 2;
 		YamlItem   *items = realloc(reader->items, space * sizeof(YamlItem));
 
 		if (items == NULL)
@@ -226,8 +235,7 @@ yaml_add_alias(YamlReader *reader, YamlPlace at, const char *name)
 		return yaml_fail(reader, at, NULL,
 						 "the alias *%s stands within what it stands for", buffer);
 	if (reader->depth + node->height > reader->limits->depth)
-		return yaml_fail(reader, at, NULL,
-						 "values are nested more than %d levels deep", reader->limits->depth);
+		return fail_for_depth(reader, at);
 	return charge(reader, at, node->nodes, node->bytes) && add_node(reader, at, node, false);
 }
 
@@ -238,8 +246,7 @@ yaml_open_collection(YamlReader *reader, YamlPlace at, YamlKind kind, const char
 	YamlFrame  *frame;
 
 	if (reader->depth >= reader->limits->depth)
-		return yaml_fail(reader, at, NULL,
-						 "values are nested more than %d levels deep", reader->limits->depth);
+		return fail_for_depth(reader, at);
 	node = yaml_make_node(reader, at, kind);
 	if (node == NULL || !charge(reader, at, 1, 0) || !set_anchor(reader, anchor, node))
 		return false;
@@ -372,7 +379,9 @@ bool
 yaml_begin_nodes(YamlReader *reader)
 {
 	reader->frames = malloc((size_t) reader->limits->depth * sizeof(YamlFrame));
-	return reader->frames != NULL || yaml_out_of_memory(reader);
+	reader->items = malloc(FIRST_ITEMS * sizeof(YamlItem));
+	reader->item_space = FIRST_ITEMS;
+	return (reader->frames != NULL && reader->items != NULL) || yaml_out_of_memory(reader);
 }
 
 /* The anchors themselves are part of the document. */

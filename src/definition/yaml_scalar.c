@@ -20,6 +20,13 @@
 #define TAG_SEQ		TAG_PREFIX "seq"
 #define TAG_MAP		TAG_PREFIX "map"
 
+/* Of YAML 1.1's types, what JSON has no value for is what it is written as. */
+#define TAG_BINARY		TAG_PREFIX "binary"
+#define TAG_TIMESTAMP	TAG_PREFIX "timestamp"
+#define TAG_SET			TAG_PREFIX "set"
+#define TAG_OMAP		TAG_PREFIX "omap"
+#define TAG_PAIRS		TAG_PREFIX "pairs"
+
 /* How many of the characters from p on are decimal digits. */
 static size_t
 count_digits(const char *p, const char *end)
@@ -295,13 +302,16 @@ tag_name(const char *tag, char buffer[64])
 	return buffer;
 }
 
-/* A tag that is unknown, or that the value does not fit. */
+/*
+ * A tag that the value does not fit, or that is none of YAML's though it says
+ * so: most likely a slip of the pen.
+ */
 static bool
 fail_for_tag(YamlReader *reader, YamlPlace at, const char *tag)
 {
 	static const char *const known[] = {
-		TAG_NULL, TAG_BOOL, TAG_STR, TAG_INT, TAG_FLOAT,
-		TAG_SEQ, TAG_MAP, NULL
+		TAG_NULL, TAG_BOOL, TAG_STR, TAG_INT, TAG_FLOAT, TAG_SEQ, TAG_MAP,
+		TAG_BINARY, TAG_TIMESTAMP, TAG_SET, TAG_OMAP, TAG_PAIRS, NULL
 	};
 	char		name[64];
 
@@ -310,8 +320,25 @@ fail_for_tag(YamlReader *reader, YamlPlace at, const char *tag)
 		return yaml_fail(reader, at, NULL,
 						 "the value does not fit its tag %s", name);
 	return yaml_fail(reader, at,
-					 "Put the value in quotes if the exclamation mark belongs to it.",
+					 "YAML's own tags are !!str, !!int, !!float, !!bool, !!null, !!seq and !!map.",
 					 "unknown tag %s", name);
+}
+
+/* A tag of somebody else's, which says nothing to us: false where it is YAML's. */
+static bool
+is_foreign_tag(YamlReader *reader, YamlPlace at, const char *tag)
+{
+	YamlTags   *tags = &reader->unknown_tags;
+
+	if (strncmp(tag, TAG_PREFIX, sizeof(TAG_PREFIX) - 1) == 0)
+		return false;
+	if (tags->count++ == 0)
+	{
+		tag_name(tag, tags->first);
+		tags->line = at.line;
+		tags->column = at.column;
+	}
+	return true;
 }
 
 /* Makes of a scalar what its tag says. */
@@ -324,7 +351,8 @@ yaml_resolve_tagged(YamlReader *reader, YamlPlace at, YamlNode *node, const char
 	Decimal		decimal;
 	bool		number = parse_decimal(text, length, &decimal);
 
-	if (strcmp(tag, TAG_STR) == 0 || strcmp(tag, "!") == 0)
+	if (strcmp(tag, TAG_STR) == 0 || strcmp(tag, "!") == 0 ||
+		strcmp(tag, TAG_BINARY) == 0 || strcmp(tag, TAG_TIMESTAMP) == 0)
 		node->kind = YAML_KIND_STRING;
 	else if (strcmp(tag, TAG_NULL) == 0 && is_null(text, length))
 		node->kind = YAML_KIND_NULL;
@@ -337,18 +365,22 @@ yaml_resolve_tagged(YamlReader *reader, YamlPlace at, YamlNode *node, const char
 		return convert_decimal(reader, at, node, &decimal);
 	else if (strcmp(tag, TAG_FLOAT) == 0 && is_not_finite(text, length))
 		return yaml_resolve_plain(reader, at, node);
+	else if (is_foreign_tag(reader, at, tag))
+		node->kind = YAML_KIND_STRING;
 	else
 		return fail_for_tag(reader, at, tag);
 	return true;
 }
 
-/* A list or a mapping can have no other tag than its own. */
+/* Does a list or a mapping fit its tag? */
 bool
 yaml_check_collection_tag(YamlReader *reader, YamlPlace at, YamlKind kind, const char *tag)
 {
-	const char *expected = kind == YAML_KIND_MAPPING ? TAG_MAP : TAG_SEQ;
+	static const char *const of_mappings[] = {TAG_MAP, TAG_SET, "!", NULL};
+	static const char *const of_sequences[] = {TAG_SEQ, TAG_OMAP, TAG_PAIRS, "!", NULL};
 
-	if (tag != NULL && strcmp(tag, expected) != 0 && strcmp(tag, "!") != 0)
-		return fail_for_tag(reader, at, tag);
-	return true;
+	return tag == NULL ||
+		is_one_of(tag, strlen(tag), kind == YAML_KIND_MAPPING ? of_mappings : of_sequences) ||
+		is_foreign_tag(reader, at, tag) ||
+		fail_for_tag(reader, at, tag);
 }

@@ -21,6 +21,8 @@
 #define MARK_LINE			0xFDD2	/* U+2028: likewise */
 #define MARK_PARAGRAPH		0xFDD3	/* U+2029: likewise */
 
+#define MAX_DIRECTIVES		32
+
 static bool
 is_mark(int64_t code)
 {
@@ -180,18 +182,34 @@ is_allowed(uint32_t code)
 		code >= 0x10000;
 }
 
+/* What a text may need changed before libyaml reads it. */
+typedef struct Needs
+{
+	bool		stand_ins;
+	bool		tabs;
+	bool		head;			/* it may begin with directives or ends of documents */
+	bool		line_end;		/* its last line is blank, but has no end */
+} Needs;
+
 /* Copies the text with stand-ins in it; what it needs them for is checked. */
 static bool
-substitute(YamlReader *reader)
+substitute(YamlReader *reader, bool stand_ins)
 {
 	const char *p = reader->text;
 	const char *end = p + reader->length;
-	char	   *out = malloc(reader->length * 3 + 1);
+	char	   *out = malloc(reader->length * (stand_ins ? 3 : 1) + 2);
 	size_t		run = 0;		/* of backslashes before p */
 
 	if (out == NULL)
 		return yaml_out_of_memory(reader);
 	reader->marked = out;
+	reader->is_ascii &= !stand_ins;
+	if (!stand_ins)
+	{
+		memcpy(out, p, reader->length);
+		out += reader->length;
+		p = end;
+	}
 	while (p < end)
 	{
 		uint32_t	code = 0;
@@ -224,45 +242,251 @@ substitute(YamlReader *reader)
 	return true;
 }
 
-/* Checks every character, and puts stand-ins where they are needed. */
-bool
-yaml_prepare_text(YamlReader *reader)
+/* Most characters need no look: those of ASCII that can be seen, and breaks. */
+static const char *
+skip_plain(const char *p, const char *end)
+{
+	while (p < end && ((*p >= ' ' && *p <= '~' && *p != '\\') || *p == '\n' || *p == '\r'))
+		p++;
+	return p;
+}
+
+/* Checks every character, and finds out what needs to be changed. */
+static bool
+check_characters(YamlReader *reader, Needs *needs)
 {
 	const char *p = reader->text;
 	const char *end = p + reader->length;
-	YamlPlace	at = {1, 1};
-	size_t		run = 0;		/* of backslashes before p */
-	bool		needed = false;
 
-	while (p < end)
+	reader->is_ascii = true;
+	while ((p = skip_plain(p, end)) < end)
 	{
 		size_t		left = (size_t) (end - p);
 		uint32_t	code;
 		int			length = decode_utf8((const unsigned char *) p, left, &code);
 
 		if (length == 0)
-			return yaml_fail(reader, at, NULL, "this is not UTF-8");
+			return yaml_fail(reader, yaml_place_at(reader, (size_t) (p - reader->text)), NULL,
+							 "this is not UTF-8");
 		if (!is_allowed(code))
-			return yaml_fail(reader, at,
+			return yaml_fail(reader, yaml_place_at(reader, (size_t) (p - reader->text)),
 							 "In a text in double quotes it can be written as an escape.",
 							 "the character U+%04X is not allowed", (unsigned int) code);
-		if (is_mark(code) || (code == '\\' && run % 2 == 0 && is_mark(escaped_code(p, left))))
-			return yaml_fail(reader, at, NULL,
+		if (is_mark(code) || (code == '\\' && is_mark(escaped_code(p, left))))
+			return yaml_fail(reader, yaml_place_at(reader, (size_t) (p - reader->text)), NULL,
 							 "U+FDD0 to U+FDD3 are not characters and can't be used");
-		if (mark_for(code) != 0 ||
-			(code == '\\' && run % 2 == 0 && is_surrogate_pair(p, left)))
-			needed = true;
-		run = code == '\\' ? run + 1 : 0;
-		if (code == '\n' || (code == '\r' && !(left > 1 && p[1] == '\n')))
-		{
-			at.line++;
-			at.column = 1;
-		}
-		else
-			at.column++;
-		p += length;
+		if (mark_for(code) != 0 || (code == '\\' && is_surrogate_pair(p, left)))
+			needs->stand_ins = true;
+		if (length > 1)
+			reader->is_ascii = false;
+		if (code == '\t')
+			needs->tabs = true;
+		/* A backslash takes the next one with it. */
+		p += code == '\\' && left > 1 && p[1] == '\\' ? 2 : length;
 	}
-	return !needed || substitute(reader);
+	return true;
+}
+
+static bool
+is_break(char c)
+{
+	return c == '\n' || c == '\r';
+}
+
+static bool
+is_blank(char c)
+{
+	return c == ' ' || c == '\t';
+}
+
+const char *
+yaml_next_line(const char *p, const char *end)
+{
+	while (p < end && !is_break(*p))
+		p++;
+	if (p < end)
+		p += *p == '\r' && p + 1 < end && p[1] == '\n' ? 2 : 1;
+	return p;
+}
+
+static const char *
+skip_blanks(const char *p, const char *end)
+{
+	while (p < end && is_blank(*p))
+		p++;
+	return p;
+}
+
+/* Is the line at p blank, or a comment? */
+bool
+yaml_is_empty_line(const char *p, const char *end)
+{
+	p = skip_blanks(p, end);
+	return p == end || is_break(*p) || *p == '#';
+}
+
+/* Does the line at p begin with this mark of a document's start or end? */
+bool
+yaml_is_marker(const char *p, const char *end, const char *marker)
+{
+	return end - p >= 3 && memcmp(p, marker, 3) == 0 && (end - p == 3 || is_blank(p[3]) || is_break(p[3]));
+}
+
+/* May a block scalar begin in the line at p?  Rather once too often. */
+static bool
+may_open_block_scalar(const char *p, const char *end)
+{
+	for (const char *start = p; p < end && !is_break(*p); p++)
+	{
+		const char *q = p + 1;
+
+		if ((*p != '|' && *p != '>') || (p > start && !is_blank(p[-1])))
+			continue;
+		while (q < end && (*q == '+' || *q == '-' || (*q >= '0' && *q <= '9')))
+			q++;
+		if (yaml_is_empty_line(q, end))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * libyaml takes a tab in an empty line, or before a comment, for indentation.
+ * In a block scalar it may be part of the text, and is left alone.
+ */
+static void
+blank_out_tabs(char *p, char *end)
+{
+	int			outer = -2;		/* a block scalar's lines are indented further; -2: there is none */
+
+	for (char *next; p < end; p = next)
+	{
+		char	   *text = p;
+		int			indent;
+
+		next = (char *) yaml_next_line(p, end);
+		while (text < end && *text == ' ')
+			text++;
+		indent = (int) (text - p);
+		text = (char *) skip_blanks(text, end);
+		if (outer > -2 && (text == end || is_break(*text) || indent > outer))
+			continue;
+		outer = -2;
+		if (yaml_is_empty_line(p, end))
+			memset(p, ' ', (size_t) (text - p));
+		else if (may_open_block_scalar(p, end))
+			outer = yaml_is_marker(p, end, "---") ? -1 : indent;
+	}
+}
+
+/* A line of a %YAML directive: 1.2 and all others of YAML 1 are read alike. */
+static bool
+check_version(YamlReader *reader, YamlPlace at, const char *p, const char *end)
+{
+	const char *version = skip_blanks(p + 5, end);
+	const char *major = version;
+	const char *minor;
+
+	while (major < end && *major >= '0' && *major <= '9')
+		major++;
+	minor = major;
+	if (minor < end && *minor == '.')
+		minor++;
+	while (minor > major && minor < end && *minor >= '0' && *minor <= '9')
+		minor++;
+	if (major == version || minor < major + 2 || !yaml_is_empty_line(minor, end) || (minor < end && *minor == '#'))
+		return yaml_fail(reader, at, "Write %YAML 1.2.", "%%YAML is not followed by a version");
+	if (major != version + 1 || *version != '1')
+		return yaml_fail(reader, at, "Write %YAML 1.2.", "this version of YAML is unknown");
+	return true;
+}
+
+/*
+ * Before the first document: directives, of which libyaml is to see %TAG alone,
+ * and ends of documents that never began.  Of the latter and the former it does
+ * not know everything that may be there, so they become comments.
+ */
+static bool
+settle_head(YamlReader *reader)
+{
+	char	   *p = reader->marked;
+	char	   *end = p + reader->length;
+	YamlPlace	at = {1, 1};
+	int			directives = 0;
+	bool		has_version = false;
+
+	for (; p < end; p = (char *) yaml_next_line(p, end), at.line++)
+	{
+		if (*p == '%')
+		{
+			size_t		word = 1;
+
+			while (p + word < end && !is_blank(p[word]) && !is_break(p[word]))
+				word++;
+			/* libyaml compares each with all others, and nothing can interrupt it. */
+			if (++directives > MAX_DIRECTIVES)
+				return yaml_fail(reader, at, NULL, "there are more than %d directives", MAX_DIRECTIVES);
+			if (word == 5 && memcmp(p, "%YAML", 5) == 0)
+			{
+				if (has_version)
+					return yaml_fail(reader, at, NULL, "there is more than one %%YAML directive");
+				if (!check_version(reader, at, p, end))
+					return false;
+				has_version = true;
+			}
+			if (word != 4 || memcmp(p, "%TAG", 4) != 0)
+				*p = '#';
+		}
+		else if (directives == 0 && yaml_is_marker(p, end, "...") && yaml_is_empty_line(p + 3, end))
+			*p = p[1] = p[2] = '#';
+		else if (!yaml_is_empty_line(p, end))
+			break;
+	}
+	if (directives > 0 && !yaml_is_marker(p, end, "---"))
+		return yaml_fail(reader, at, "Write the line --- between directives and document.",
+						 "directives are followed by no document");
+	return true;
+}
+
+/* Whether the head of the text has anything for settle_head(). */
+static bool
+has_head(const char *p, const char *end)
+{
+	while (p < end && yaml_is_empty_line(p, end))
+		p = yaml_next_line(p, end);
+	return p < end && (*p == '%' || yaml_is_marker(p, end, "..."));
+}
+
+/* Is there something in the last line, but neither an end nor a character? */
+static bool
+ends_blank(const char *text, size_t length)
+{
+	size_t		left = length;
+
+	while (left > 0 && is_blank(text[left - 1]))
+		left--;
+	return left < length && left > 0 && is_break(text[left - 1]);
+}
+
+/* Checks every character, and makes libyaml a copy where it would read otherwise. */
+bool
+yaml_prepare_text(YamlReader *reader)
+{
+	Needs		needs = {0};
+
+	if (!check_characters(reader, &needs))
+		return false;
+	needs.head = has_head(reader->text, reader->text + reader->length);
+	needs.line_end = ends_blank(reader->text, reader->length);
+	if (!needs.stand_ins && !needs.tabs && !needs.head && !needs.line_end)
+		return true;
+	if (!substitute(reader, needs.stand_ins))
+		return false;
+	if (needs.line_end)
+		reader->marked[reader->length++] = '\n';
+	if (needs.tabs)
+		blank_out_tabs(reader->marked, reader->marked + reader->length);
+	return !needs.head || settle_head(reader);
 }
 
 /* Puts back what stand-ins stand for; the result is never longer. */
@@ -330,6 +554,23 @@ yaml_find_line(const YamlReader *reader, int number, size_t *length)
 		p++;
 	*length = (size_t) (p - start);
 	return start;
+}
+
+YamlPlace
+yaml_place_at(const YamlReader *reader, size_t offset)
+{
+	YamlPlace	at = {1, 1};
+
+	for (size_t i = 0; i < offset; i++)
+	{
+		char		c = reader->text[i];
+
+		if (c == '\n' || (c == '\r' && !(i + 1 < reader->length && reader->text[i + 1] == '\n')))
+			at = (YamlPlace) {at.line + 1, 1};
+		else if (((unsigned char) c & 0xC0) != 0x80)
+			at.column++;
+	}
+	return at;
 }
 
 /*

@@ -51,7 +51,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	engine/install.sql))
 EXTENSION_SCRIPT = tasker--$(EXTVERSION).sql
 DATA_built = $(EXTENSION_SCRIPT)
-EXTRA_CLEAN = tasker--*.sql tmp_check output_iso
+EXTRA_CLEAN = tasker--*.sql tmp_check tmp_fuzz output_iso $(patsubst %.c,%,$(wildcard test/fuzz/*_fuzz.c))
 
 # Our own warnings are errors; the server's headers are not ours to warn about.
 PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc \
@@ -85,6 +85,13 @@ FROM ?= 1
 model: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" SEEDS="$(SEEDS)" FROM="$(FROM)" TIME_LIMIT=86400 \
 		sh test/run 200_model
+
+# Arbitrary bytes for what reads foreign text: SECONDS for each program (doc/testing.md).
+SECONDS ?= 60
+.PHONY: fuzz
+fuzz:
+	$(MAKE) --no-print-directory -C test/fuzz
+	sh test/fuzz/run $(SECONDS) tmp_fuzz $(PROGRAMS)
 
 # doc/benchmarks.md: the figures, all or some, beside those of others (doc/testing.md).
 REPEAT ?= 5

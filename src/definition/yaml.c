@@ -2,7 +2,7 @@
  * yaml.c
  *	  YAML seen from SQL: yaml_to_jsonb(), and where each value stands.
  *
- * yaml_core.c reads; here its tree becomes jsonb.  The tree is malloc'd, so a
+ * yaml_core.c reads, yaml_jsonb.c makes jsonb of its tree.  The tree is malloc'd, so a
  * memory context of our own frees it, whichever way the function ends.
  */
 #include "postgres.h"
@@ -15,12 +15,11 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
 
 #include "tasker.h"
 #include "yaml_core.h"
+#include "yaml_jsonb.h"
 
 #define MAX_KEY_SIZE	1024	/* bytes; libyaml takes no more in most places */
 
@@ -124,118 +123,6 @@ open_document(text *yaml)
 	return open;
 }
 
-static void
-set_string(JsonbValue *value, const char *text, size_t length)
-{
-	value->type = jbvString;
-	value->val.string.val = pg_any_to_server(text, length, PG_UTF8);
-	value->val.string.len = value->val.string.val == text ? length : strlen(value->val.string.val);
-}
-
-/* Most numbers are short, and need no parser. */
-static Numeric
-make_numeric(const char *text, size_t length)
-{
-	const char *digits = text + (*text == '-' ? 1 : 0);
-	int64		value = 0;
-
-	if (length > 18 || strspn(digits, "0123456789") != length - (digits - text))
-		return DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(text),
-												   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-	for (const char *p = digits; *p != '\0'; p++)
-		value = value * 10 + (*p - '0');
-	return int64_to_numeric(digits == text ? value : -value);
-}
-
-static void set_value(JsonbValue *value, const YamlNode *node);
-
-static void
-set_array(JsonbValue *value, const YamlNode *node)
-{
-	JsonbValue *elements = palloc(sizeof(JsonbValue) * node->count);
-
-	for (size_t i = 0; i < node->count; i++)
-		set_value(&elements[i], node->items[i].value);
-	value->type = jbvArray;
-	value->val.array.nElems = node->count;
-	value->val.array.elems = elements;
-	value->val.array.rawScalar = false;
-}
-
-/* The order of keys in jsonb. */
-static int
-compare_pairs(const void *a, const void *b)
-{
-	const JsonbValue *x = &((const JsonbPair *) a)->key;
-	const JsonbValue *y = &((const JsonbPair *) b)->key;
-
-	if (x->val.string.len != y->val.string.len)
-		return x->val.string.len < y->val.string.len ? -1 : 1;
-	return memcmp(x->val.string.val, y->val.string.val, x->val.string.len);
-}
-
-static void
-set_object(JsonbValue *value, const YamlNode *node)
-{
-	JsonbPair  *pairs = palloc(sizeof(JsonbPair) * node->count);
-
-	for (size_t i = 0; i < node->count; i++)
-	{
-		set_string(&pairs[i].key, node->items[i].key, node->items[i].key_length);
-		set_value(&pairs[i].value, node->items[i].value);
-		pairs[i].order = i;
-	}
-	qsort(pairs, node->count, sizeof(JsonbPair), compare_pairs);
-	value->type = jbvObject;
-	value->val.object.nPairs = node->count;
-	value->val.object.pairs = pairs;
-}
-
-/*
- * Makes a value of a node.  The whole is built before any of it is stored: a
- * parse state would copy and grow at every step.  The reader has refused keys
- * that are there twice, and depths that could end the stack.
- */
-static void
-set_value(JsonbValue *value, const YamlNode *node)
-{
-	CHECK_FOR_INTERRUPTS();
-	switch (node->kind)
-	{
-		case YAML_KIND_NULL:
-			value->type = jbvNull;
-			break;
-		case YAML_KIND_BOOLEAN:
-			value->type = jbvBool;
-			value->val.boolean = node->boolean;
-			break;
-		case YAML_KIND_NUMBER:
-			value->type = jbvNumeric;
-			value->val.numeric = make_numeric(node->text, node->length);
-			break;
-		case YAML_KIND_STRING:
-			set_string(value, node->text, node->length);
-			break;
-		case YAML_KIND_SEQUENCE:
-			check_stack_depth();
-			set_array(value, node);
-			break;
-		case YAML_KIND_MAPPING:
-			check_stack_depth();
-			set_object(value, node);
-			break;
-	}
-}
-
-static Jsonb *
-node_to_jsonb(const YamlNode *node)
-{
-	JsonbValue	value;
-
-	set_value(&value, node);
-	return JsonbValueToJsonb(&value);
-}
-
 /* A tag that is left out silently could be a part of the value, unquoted. */
 static void
 warn_of_tags(const YamlTags *tags)
@@ -254,14 +141,9 @@ Datum
 tasker_yaml_to_jsonb(PG_FUNCTION_ARGS)
 {
 	OpenDocument *open = open_document(PG_GETARG_TEXT_PP(0));
-	MemoryContext caller = MemoryContextSwitchTo(open->context);
-	Jsonb	   *built = node_to_jsonb(yaml_core_root(open->document));
-	Jsonb	   *result;
+	Jsonb	   *result = yaml_node_to_jsonb(yaml_core_root(open->document));
 
 	warn_of_tags(yaml_core_unknown_tags(open->document));
-	MemoryContextSwitchTo(caller);
-	result = palloc(VARSIZE(built));
-	memcpy(result, built, VARSIZE(built));
 	MemoryContextDelete(open->context);
 	PG_RETURN_JSONB_P(result);
 }
@@ -303,6 +185,8 @@ static void
 put_lines_within(LineWalk *walk, const YamlNode *node)
 {
 	CHECK_FOR_INTERRUPTS();
+	if (node->kind != YAML_KIND_SEQUENCE && node->kind != YAML_KIND_MAPPING)
+		return;
 	check_stack_depth();
 	for (size_t i = 0; i < node->count; i++)
 	{

@@ -275,6 +275,7 @@ yaml_check_event(YamlReader *reader, const YamlEventView *event)
 	size_t		end = offset_of(reader, event->end);
 	bool		good = true;
 
+	reader->event_end = end;
 	if (start > reader->checked && !check_gap(reader, reader->checked, start))
 		return false;
 	switch (event->type)

@@ -18,10 +18,16 @@
 #include <string.h>
 #include <yaml.h>
 
-#define CHUNK_SIZE			16384
+#define MIN_CHUNK_SIZE		16384
+#define MAX_CHUNK_SIZE		(16 * 1024 * 1024)
+#define CHUNK_PER_BYTE		8	/* of the text: what definitions take */
 #define EVENTS_BETWEEN_LOOKS	1024	/* for a cancellation */
 
-/* All memory of a document, freed at once. */
+/*
+ * All memory of a document, freed at once.  As a rule the first chunk has room
+ * for all of it: malloc() then keeps that for the next text, while of many small
+ * ones it would give most back, and ask the kernel for them anew.
+ */
 typedef struct Chunk
 {
 	struct Chunk *next;
@@ -74,8 +80,14 @@ yaml_allocate(YamlReader *reader, size_t size)
 	size = (size + sizeof(max_align_t) - 1) & ~(sizeof(max_align_t) - 1);
 	if (chunk == NULL || chunk->size - chunk->used < size)
 	{
-		size_t		space = size > CHUNK_SIZE ? size : CHUNK_SIZE;
+		size_t		space = chunk == NULL ? reader->length * CHUNK_PER_BYTE : chunk->size * 2;
 
+		if (space < MIN_CHUNK_SIZE)
+			space = MIN_CHUNK_SIZE;
+		if (space > MAX_CHUNK_SIZE)
+			space = MAX_CHUNK_SIZE;
+		if (space < size)
+			space = size;
 		chunk = malloc(sizeof(Chunk) + space);
 		if (chunk == NULL)
 		{
@@ -128,8 +140,8 @@ read_scalar(YamlReader *reader, YamlPlace at, const yaml_event_t *event)
 	const char *anchor = (const char *) event->data.scalar.anchor;
 	size_t		length = event->data.scalar.length;
 	bool		plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-	YamlNode   *node = yaml_make_node(reader, at, YAML_KIND_STRING);
-	char	   *text = node ? yaml_allocate(reader, length + 1) : NULL;
+	char	   *text = yaml_allocate(reader, length + 1);
+	YamlNode   *node;
 
 	if (text == NULL)
 		return false;
@@ -138,11 +150,16 @@ read_scalar(YamlReader *reader, YamlPlace at, const yaml_event_t *event)
 		length = yaml_restore_text(text, length,
 								   event->data.scalar.style == YAML_DOUBLE_QUOTED_SCALAR_STYLE);
 	text[length] = '\0';
-	if (memchr(text, '\0', length) != NULL)
+	if (event->data.scalar.style == YAML_DOUBLE_QUOTED_SCALAR_STYLE && memchr(text, '\0', length) != NULL)
 		return yaml_fail(reader, at, NULL, "a text can't contain the character U+0000");
+	if (tag == NULL && anchor == NULL && yaml_expects_key(reader))
+		return yaml_add_key(reader, at, text, length, plain);
 
+	node = yaml_make_node(reader, at, YAML_KIND_STRING);
+	if (node == NULL)
+		return false;
 	node->text = node->raw = text;
-	node->length = node->raw_length = node->bytes = length;
+	node->length = node->raw_length = length;
 	if (tag != NULL ? !yaml_resolve_tagged(reader, at, node, tag) :
 		plain && !yaml_resolve_plain(reader, at, node))
 		return false;
@@ -162,13 +179,14 @@ static bool
 check_end(YamlReader *reader, YamlPlace at)
 {
 	const char *end = reader->text + reader->length;
+	const char *p = reader->text + reader->event_end;
 	int			line = at.line;
 	bool		ended = false;
-	size_t		length;
-	const char *p = yaml_find_line(reader, line, &length);
 
 	if (at.column > 1)
 	{
+		while (p > reader->text && p[-1] != '\n' && p[-1] != '\r')
+			p--;
 		ended = yaml_is_marker(p, end, "...");
 		p = yaml_next_line(p, end);
 		line++;

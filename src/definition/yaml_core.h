@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef enum YamlKind
 {
@@ -42,14 +43,24 @@ struct YamlNode
 	int			line;			/* from 1 */
 	int			column;			/* from 1, in characters */
 	int			height;			/* levels of collections in it, its own included */
-	const char *text;			/* string: its value; number: JSON's spelling of it */
-	size_t		length;
-	const char *raw;			/* scalar: as it was written, for use as a key */
-	size_t		raw_length;
-	YamlItem   *items;
-	size_t		count;
-	size_t		nodes;			/* this one and all below, aliases expanded */
-	size_t		bytes;			/* of their keys and values */
+	union
+	{
+		struct					/* of a scalar */
+		{
+			const char *text;	/* string: its value; number: JSON's spelling of it */
+			size_t		length;
+			const char *raw;	/* as it was written, for use as a key */
+			size_t		raw_length;
+		};
+		struct					/* of a collection */
+		{
+			YamlItem   *items;
+			size_t		count;
+			const uint32_t *order;	/* mapping: its items by key, shorter ones first */
+			size_t		nodes;	/* it and all below, aliases expanded */
+			size_t		bytes;	/* of their keys and values */
+		};
+	};
 };
 
 typedef struct YamlLimits
@@ -90,6 +101,8 @@ typedef struct YamlTags
 extern YamlDocument *yaml_core_read(const char *text, size_t length,
 									const YamlLimits *limits, YamlError *error);
 extern const YamlNode *yaml_core_root(const YamlDocument *document);
+extern size_t yaml_core_nodes(const YamlNode *node);
+extern size_t yaml_core_bytes(const YamlNode *node);
 extern const YamlTags *yaml_core_unknown_tags(const YamlDocument *document);
 extern void yaml_core_free(YamlDocument *document);
 

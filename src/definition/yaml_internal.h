@@ -8,8 +8,6 @@
 #ifndef TASKER_YAML_INTERNAL_H
 #define TASKER_YAML_INTERNAL_H
 
-#include <stdint.h>
-
 #include "yaml_core.h"
 
 /* A place in the text; both from 1, the column in characters. */
@@ -76,6 +74,7 @@ typedef struct YamlReader
 	YamlLevel  *levels;			/* for yaml_check.c, a stack of the open collections */
 	int			level;
 	size_t		checked;		/* offset that it has come to */
+	size_t		event_end;		/* and that where the last event ends */
 	size_t		at_character;	/* the same place, as a character and as an offset */
 	size_t		at_offset;
 } YamlReader;
@@ -116,7 +115,10 @@ extern bool yaml_check_collection_tag(YamlReader *reader, YamlPlace at, YamlKind
 /* yaml_node.c: the tree.  An anchor is NULL where there is none. */
 extern bool yaml_begin_nodes(YamlReader *reader);
 extern void yaml_end_nodes(YamlReader *reader);
+extern bool yaml_expects_key(const YamlReader *reader);
 extern YamlNode *yaml_make_node(YamlReader *reader, YamlPlace at, YamlKind kind);
+extern bool yaml_add_key(YamlReader *reader, YamlPlace at, const char *text, size_t length,
+						 bool plain);
 extern bool yaml_add_scalar(YamlReader *reader, YamlPlace at, YamlNode *node,
 							const char *anchor, bool plain);
 extern bool yaml_add_alias(YamlReader *reader, YamlPlace at, const char *name);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MAX_SMALL		16		/* keys of a mapping that are sorted without qsort() */
 #define FIRST_ITEMS		256		/* room for items of open collections, to begin with */
 
 typedef struct Anchor
@@ -62,8 +63,27 @@ yaml_make_node(YamlReader *reader, YamlPlace at, YamlKind kind)
 	node->kind = kind;
 	node->line = at.line;
 	node->column = at.column;
-	node->nodes = 1;
 	return node;
+}
+
+static bool
+is_collection(const YamlNode *node)
+{
+	return node->kind == YAML_KIND_SEQUENCE || node->kind == YAML_KIND_MAPPING;
+}
+
+/* Number of nodes and keys, this one included, aliases expanded. */
+size_t
+yaml_core_nodes(const YamlNode *node)
+{
+	return is_collection(node) ? node->nodes : 1;
+}
+
+/* Size of their texts. */
+size_t
+yaml_core_bytes(const YamlNode *node)
+{
+	return is_collection(node) ? node->bytes : node->raw_length;
 }
 
 static bool
@@ -123,25 +143,21 @@ push_item(YamlReader *reader, const YamlItem *item)
 	return true;
 }
 
-/* Takes a node as the next key of the open mapping. */
+/* Takes a text as the next key of the open mapping. */
 static bool
-add_key(YamlReader *reader, YamlFrame *frame, YamlPlace at, const YamlNode *node, bool plain)
+set_key(YamlReader *reader, YamlFrame *frame, YamlPlace at, const char *text, size_t length, bool plain)
 {
 	YamlItem   *key = &frame->pending;
 
-	if (node->kind == YAML_KIND_SEQUENCE || node->kind == YAML_KIND_MAPPING)
-		return yaml_fail(reader, at,
-						 "Put it in quotes if it is text, as in \"{{name}}\".",
-						 "a list or a mapping can't be a key");
-	if (node->raw_length > reader->limits->key_bytes)
+	if (length > reader->limits->key_bytes)
 		return yaml_fail(reader, at, NULL,
 						 "a key has more than %zu bytes", reader->limits->key_bytes);
-	key->key = node->raw;
-	key->key_length = node->raw_length;
+	key->key = text;
+	key->key_length = length;
 	key->line = at.line;
 	key->column = at.column;
 	frame->has_key = true;
-	frame->is_merge = plain && node->raw_length == 2 && memcmp(node->raw, "<<", 2) == 0;
+	frame->is_merge = plain && length == 2 && memcmp(text, "<<", 2) == 0;
 	return true;
 }
 
@@ -165,7 +181,7 @@ fail_for_duplicate(YamlReader *reader, const YamlItem *first, const YamlItem *se
 static bool
 add_merge(YamlReader *reader, YamlFrame *frame, YamlNode *value)
 {
-	bool		fits = value->kind == YAML_KIND_MAPPING || value->kind == YAML_KIND_SEQUENCE;
+	bool		fits = is_collection(value);
 
 	if (frame->merge.value != NULL)
 		return fail_for_duplicate(reader, &frame->merge, &frame->pending,
@@ -201,7 +217,13 @@ add_node(YamlReader *reader, YamlPlace at, YamlNode *node, bool plain)
 		return push_item(reader, &item);
 	}
 	if (!frame->has_key)
-		return add_key(reader, frame, at, node, plain);
+	{
+		if (is_collection(node))
+			return yaml_fail(reader, at,
+							 "Put it in quotes if it is text, as in \"{{name}}\".",
+							 "a list or a mapping can't be a key");
+		return set_key(reader, frame, at, node->raw, node->raw_length, plain);
+	}
 	frame->has_key = false;
 	if (frame->is_merge)
 		return add_merge(reader, frame, node);
@@ -210,9 +232,25 @@ add_node(YamlReader *reader, YamlPlace at, YamlNode *node, bool plain)
 }
 
 bool
+yaml_expects_key(const YamlReader *reader)
+{
+	const YamlFrame *frame = reader->depth == 0 ? NULL : &reader->frames[reader->depth - 1];
+
+	return frame != NULL && frame->node->kind == YAML_KIND_MAPPING && !frame->has_key;
+}
+
+/* A scalar that is nothing but a key, and so needs no node. */
+bool
+yaml_add_key(YamlReader *reader, YamlPlace at, const char *text, size_t length, bool plain)
+{
+	return charge(reader, at, 1, length) &&
+		set_key(reader, &reader->frames[reader->depth - 1], at, text, length, plain);
+}
+
+bool
 yaml_add_scalar(YamlReader *reader, YamlPlace at, YamlNode *node, const char *anchor, bool plain)
 {
-	return charge(reader, at, 1, node->bytes) &&
+	return charge(reader, at, 1, node->raw_length) &&
 		set_anchor(reader, anchor, node) &&
 		add_node(reader, at, node, plain);
 }
@@ -236,7 +274,7 @@ yaml_add_alias(YamlReader *reader, YamlPlace at, const char *name)
 						 "the alias *%s stands within what it stands for", buffer);
 	if (reader->depth + node->height > reader->limits->depth)
 		return fail_for_depth(reader, at);
-	return charge(reader, at, node->nodes, node->bytes) && add_node(reader, at, node, false);
+	return charge(reader, at, yaml_core_nodes(node), yaml_core_bytes(node)) && add_node(reader, at, node, false);
 }
 
 bool
@@ -274,32 +312,43 @@ compare_items(const void *a, const void *b)
 	return x < y ? -1 : 1;
 }
 
+/* Most mappings are small, and qsort() allocates. */
+static void
+sort_items(YamlItem **sorted, size_t count)
+{
+	if (count > MAX_SMALL)
+	{
+		qsort(sorted, count, sizeof(YamlItem *), compare_items);
+		return;
+	}
+	for (size_t i = 1; i < count; i++)
+	{
+		YamlItem   *item = sorted[i];
+		size_t		j = i;
+
+		for (; j > 0 && compare_items(&item, &sorted[j - 1]) < 0; j--)
+			sorted[j] = sorted[j - 1];
+		sorted[j] = item;
+	}
+}
+
 /*
- * Refuses keys that are there twice among the first own items; of merged ones,
- * which come after those, removes all whose key is there before.
+ * Of sorted items, refuses those whose key is there twice among the first own
+ * ones of the list; of merged ones, which come after those, takes the value from
+ * all whose key is there before.
  */
 static bool
-settle_keys(YamlReader *reader, YamlItem *items, size_t own, size_t *count)
+check_keys(YamlReader *reader, YamlItem **sorted, size_t count, const YamlItem *merged)
 {
-	YamlItem  **sorted;
 	YamlItem   *first = NULL;
 	YamlItem   *second = NULL;
-	size_t		kept = 0;
 
-	if (*count < 2)
-		return true;
-	sorted = malloc(*count * sizeof(YamlItem *));
-	if (sorted == NULL)
-		return yaml_out_of_memory(reader);
-	for (size_t i = 0; i < *count; i++)
-		sorted[i] = &items[i];
-	qsort(sorted, *count, sizeof(YamlItem *), compare_items);
-	for (size_t i = 1, lead = 0; i < *count; i++)
+	for (size_t i = 1, lead = 0; i < count; i++)
 	{
 		if (sorted[i]->key_length != sorted[lead]->key_length ||
 			memcmp(sorted[i]->key, sorted[lead]->key, sorted[i]->key_length) != 0)
 			lead = i;
-		else if (sorted[i] >= items + own)
+		else if (sorted[i] >= merged)
 			sorted[i]->value = NULL;
 		else if (second == NULL || sorted[i] < second)
 		{
@@ -307,14 +356,53 @@ settle_keys(YamlReader *reader, YamlItem *items, size_t own, size_t *count)
 			second = sorted[i];
 		}
 	}
-	free(sorted);
-	if (second != NULL)
-		return fail_for_duplicate(reader, first, second, NULL);
-	for (size_t i = 0; i < *count; i++)
+	return second == NULL || fail_for_duplicate(reader, first, second, NULL);
+}
+
+static void
+sort_all(YamlItem **sorted, YamlItem *items, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		sorted[i] = &items[i];
+	sort_items(sorted, count);
+}
+
+/* Gives a mapping its items, of which the first own ones are not merged. */
+static bool
+take_items(YamlReader *reader, YamlNode *node, YamlItem *items, size_t count, size_t own,
+		   YamlItem **sorted, uint32_t *order)
+{
+	size_t		kept = 0;
+
+	sort_all(sorted, items, count);
+	if (!check_keys(reader, sorted, count, items + own))
+		return false;
+	for (size_t i = 0; i < count; i++)
 		if (items[i].value != NULL)
 			items[kept++] = items[i];
-	*count = kept;
+	if (kept < count)
+		sort_all(sorted, items, kept);
+	for (size_t i = 0; i < kept; i++)
+		order[i] = (uint32_t) (sorted[i] - items);
+	node->count = kept;
+	node->order = order;
 	return true;
+}
+
+static bool
+settle_mapping(YamlReader *reader, YamlNode *node, YamlItem *items, size_t count, size_t own)
+{
+	YamlItem   *small[MAX_SMALL];
+	YamlItem  **sorted = count <= MAX_SMALL ? small : malloc(count * sizeof(YamlItem *));
+	uint32_t   *order = yaml_allocate(reader, count * sizeof(uint32_t) + 1);
+	bool		good = sorted != NULL && order != NULL &&
+		take_items(reader, node, items, count, own, sorted, order);
+
+	if (sorted == NULL)
+		yaml_out_of_memory(reader);
+	if (sorted != small)
+		free(sorted);
+	return good;
 }
 
 static bool
@@ -352,19 +440,20 @@ yaml_close_collection(YamlReader *reader)
 		return false;
 	items = reader->items + frame->first_item;
 	node->count = reader->item_count - frame->first_item;
-	if (node->kind == YAML_KIND_MAPPING && !settle_keys(reader, items, own, &node->count))
+	if (node->kind == YAML_KIND_MAPPING && !settle_mapping(reader, node, items, node->count, own))
 		return false;
 	node->items = yaml_allocate(reader, node->count * sizeof(YamlItem) + 1);
 	if (node->items == NULL)
 		return false;
 	if (node->count > 0)
 		memcpy(node->items, items, node->count * sizeof(YamlItem));
+	node->nodes = 1;
 	for (size_t i = 0; i < node->count; i++)
 	{
 		const YamlNode *child = node->items[i].value;
 
-		node->nodes += child->nodes + (node->kind == YAML_KIND_MAPPING ? 1 : 0);
-		node->bytes += child->bytes + node->items[i].key_length;
+		node->nodes += yaml_core_nodes(child) + (node->kind == YAML_KIND_MAPPING ? 1 : 0);
+		node->bytes += yaml_core_bytes(child) + node->items[i].key_length;
 		if (child->height > node->height)
 			node->height = child->height;
 	}

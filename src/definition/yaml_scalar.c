@@ -262,7 +262,7 @@ set_boolean(YamlNode *node, bool value)
 	node->boolean = value;
 }
 
-/* What a plain scalar without a tag is. */
+/* What a plain scalar without a tag is; its first character rules out most. */
 bool
 yaml_resolve_plain(YamlReader *reader, YamlPlace at, YamlNode *node)
 {
@@ -271,6 +271,8 @@ yaml_resolve_plain(YamlReader *reader, YamlPlace at, YamlNode *node)
 	int			radix;
 	Decimal		decimal;
 
+	if (length > 0 && strchr("~nNtTfF+-.0123456789", text[0]) == NULL)
+		return true;
 	if (is_null(text, length))
 		node->kind = YAML_KIND_NULL;
 	else if (is_true(text, length) || is_false(text, length))
@@ -283,8 +285,6 @@ yaml_resolve_plain(YamlReader *reader, YamlPlace at, YamlNode *node)
 		return yaml_fail(reader, at,
 						 "Put it in quotes if it is text.", "%.*s is not a number in JSON",
 						 (int) length, text);
-	else
-		node->kind = YAML_KIND_STRING;
 	return true;
 }
 
@@ -364,7 +364,7 @@ yaml_resolve_tagged(YamlReader *reader, YamlPlace at, YamlNode *node, const char
 			 (strcmp(tag, TAG_FLOAT) == 0 && number))
 		return convert_decimal(reader, at, node, &decimal);
 	else if (strcmp(tag, TAG_FLOAT) == 0 && is_not_finite(text, length))
-		return yaml_resolve_plain(reader, at, node);
+		return yaml_resolve_plain(reader, at, node);	/* which refuses it */
 	else if (is_foreign_tag(reader, at, tag))
 		node->kind = YAML_KIND_STRING;
 	else

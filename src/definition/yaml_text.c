@@ -246,7 +246,15 @@ substitute(YamlReader *reader, bool stand_ins)
 static const char *
 skip_plain(const char *p, const char *end)
 {
-	while (p < end && ((*p >= ' ' && *p <= '~' && *p != '\\') || *p == '\n' || *p == '\r'))
+	static bool plain[256];
+
+	if (!plain['\n'])
+	{
+		for (int c = ' '; c <= '~'; c++)
+			plain[c] = c != '\\';
+		plain['\n'] = plain['\r'] = true;
+	}
+	while (p < end && plain[(unsigned char) *p])
 		p++;
 	return p;
 }

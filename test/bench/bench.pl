@@ -19,7 +19,7 @@ use File::Path qw(remove_tree);
 use IO::Handle;
 use IPC::Open3;
 use JSON::PP;
-use List::Util qw(any first uniq);
+use List::Util qw(any first max uniq);
 use POSIX qw(strftime uname);
 use Time::HiRes qw(time);
 
@@ -420,6 +420,30 @@ sub reading_table
 			map { reading_row($tasker, @$_) } @Bench::Plan::GRAPHS), "\n");
 }
 
+sub yaml_row
+{
+	my ($tasker, $text, $title) = @_;
+	my @rows = map {
+		my $key = "$_->[0].$text";
+		{ workload => 'yaml', figure => sub { return Bench::Table::median(@{ $_[0]{values}{$key} }) } }
+	} @Bench::Plan::READERS;
+	my ($ours, @others) = map { [ figures($tasker, $_) ] } @rows;
+	my $best = @$ours ? max(map { Bench::Table::median(@$_) } @others) : 0;
+
+	return [ $title, (map { cell($tasker, $_) } @rows), $best ? sprintf('%.1f', Bench::Table::median(@$ours) / $best) : '–' ];
+}
+
+sub yaml_table
+{
+	my ($tasker) = @_;
+
+	return () unless wants('yaml');
+	return ("### Reading YAML\n\n",
+		"Texts a second, one session and one thread each, in turns; every parser gives the same value.\n\n",
+		Bench::Table::markdown([ '', (map { $_->[1] } @Bench::Plan::READERS), 'tasker to the best package' ],
+			map { yaml_row($tasker, @$_) } @Bench::Plan::TEXTS), "\n");
+}
+
 sub statements_table
 {
 	my ($tasker) = @_;
@@ -535,7 +559,7 @@ sub write_figures
 	my ($tasker) = @engines;
 
 	open my $file, '>', "$work/figures.md" or die "$work/figures.md: $!\n";
-	print $file conditions(@engines), speed_table(@engines), cost_table(@engines), our_table($tasker), reading_table($tasker),
+	print $file conditions(@engines), speed_table(@engines), cost_table(@engines), our_table($tasker), reading_table($tasker), yaml_table($tasker),
 	  statements_table($tasker), notes(@engines);
 	close $file;
 	return;
@@ -576,7 +600,7 @@ delete @ENV{ grep { /^PG/ } keys %ENV };
 $ENV{PATH} = "$bindir:$ENV{PATH}";
 chosen_rows();
 my @engines = Bench::Plan::engines(chosen_peers());
-install_peers() if wants('outside') || any { $_->{peer} } @engines;
+install_peers() if wants('outside') || wants('yaml') || any { $_->{peer} } @engines;
 $template = Bench::Server->make_template(place => "$work/template", bindir => $bindir);
 run_all(@engines);
 count_statements() if wants('statements');

@@ -13,7 +13,7 @@ my %SIZES = (
 	tasker => {
 		one => 100_000, diamond => 25_000, chain => 200, fan => 50, latency => 500, small => 1_000,
 		create_task_1 => 5_000, create_task_8 => 20_000, outside_c => 10_000, outside_node => 10_000,
-		reading => 20,
+		reading => 20, yaml => 3,
 	},
 	plain_1 => { one => 100_000 },
 	plain_2 => { one => 100_000 },
@@ -44,7 +44,8 @@ my %WORKLOADS = (
 	create_task_8 => { protocol => 'create_task', steps => 1, environment => { BENCH_CONNECTIONS => 8 } },
 	outside_c => { protocol => 'outside', steps => 1 },
 	outside_node => { protocol => 'outside', steps => 1, program => 'tasker/outside.mjs' },
-	reading => { steps => 0 });
+	reading => { steps => 0 },
+	yaml => { steps => 0, program => 'tasker/yaml.mjs' });
 
 my @SHARED = qw(one diamond chain fan latency);
 
@@ -58,7 +59,7 @@ sub engines
 		{
 			name => 'tasker', title => 'tasker', program => 'tasker/workload', report_seconds => 1.3,
 			settings => [ [ shared_preload_libraries => 'tasker' ] ],
-			workloads => [ @SHARED, qw(small create_task_1 create_task_8 outside_c outside_node reading) ],
+			workloads => [ @SHARED, qw(small create_task_1 create_task_8 outside_c outside_node reading yaml) ],
 		},
 		(map {
 			{
@@ -78,7 +79,7 @@ sub workload
 	my $size = $SIZES{ $engine->{name} }{$name} // 10;
 
 	$workload{name} = $name;
-	$workload{size} = $name eq 'reading' ? $size : int($size * $scale) || 1;
+	$workload{size} = $name =~ /^(reading|yaml)$/ ? $size : int($size * $scale) || 1;
 	$workload{environment} = {
 		%{ $engine->{environment} // {} }, %{ $workload{environment} // {} },
 		BENCH_N => $workload{size}, BENCH_K => $workload{size} };
@@ -238,7 +239,14 @@ our @GRAPHS = (
 	[ wide_1000 => '1 to 1,000 to 1' ]);
 our @FUNCTIONS = qw(step_readiness task_execution_context dependency_levels);
 
-our @ROWS = qw(one create diamond chain fan latency outside create_task small reading statements);
+# What is read as YAML, and who reads it.
+our @TEXTS = (
+	[ order => 'the order of the example, 5 steps' ],
+	[ steps_200 => '200 steps, 91 kB' ],
+	[ kb_500 => '1,088 steps, 500 kB' ]);
+our @READERS = ([ tasker => '`yaml_to_jsonb`' ], [ yaml => 'npm yaml' ], [ 'js-yaml' => 'npm js-yaml' ]);
+
+our @ROWS = qw(one create diamond chain fan latency outside create_task small reading yaml statements);
 
 # Workloads that the rows asked for need.
 sub workloads_of
@@ -250,7 +258,7 @@ sub workloads_of
 	$workloads{ $_->{workload} } = 1 foreach grep { $wanted{ $_->{row} } } @SPEED, @COSTS, @OURS;
 	# Workers outside are held against the one-step tasks of the others.
 	$workloads{one} = 1 if $wanted{outside};
-	$workloads{reading} = 1 if $wanted{reading};
+	$workloads{$_} = 1 foreach grep { $wanted{$_} } qw(reading yaml);
 	return \%workloads;
 }
 

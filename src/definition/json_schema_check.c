@@ -667,13 +667,17 @@ check_keywords(Check *check, const Frame *frame)
 {
 	const Schema *schema = frame->schema;
 	int			type = frame->instance->type;
+	bool		walks = type == TYPE_OBJECT && schema->walk != NULL && check->stop_at_first &&
+		!is_wanted(check);
 	bool		good = true;
 
-	for (int i = 0; i < schema->keyword_count; i++)
+	if (walks && !((schema->allowed == 0 || (schema->allowed & type)) && walk_object(check, frame)))
+		return count_unseen(check);
+	for (int i = (schema->allowed & type) != 0; i < schema->keyword_count; i++)
 	{
 		const Keyword *keyword = &schema->keywords[i];
 
-		if (!(keyword->types & type))
+		if (!(keyword->types & type) || (walks && keyword->in_walk))
 			continue;
 		/* What was looked at is known only where the rest is right. */
 		if (!good && keyword->rule->vocabulary == VOCABULARY_UNEVALUATED)
@@ -737,8 +741,9 @@ check_member(Check *check, const Frame *frame, const Schema *schema, const JsonV
 	Scope		scope = {frame->scope, schema->resource};
 	bool		good;
 
-	if (schema->keyword_count == 0 && !schema->is_false)
-		return true;
+	/* Many have nothing to say but the type. */
+	if (schema->keyword_count == ((schema->allowed & value->type) != 0) && !schema->is_false)
+		return spend(run, 1);
 	if (!spend(run, 1 + schema->keyword_count) || !enter(run))
 		return false;
 	if (frame->scope->resource != schema->resource)

@@ -273,11 +273,11 @@ report_lacking(Check *check, const Frame *frame, const Keyword *keyword, const P
 			find_entry(frame->instance, names[i].text, names[i].length, &value))
 			continue;
 		good = false;
-		if (check->stop_at_first && !is_wanted(check))
-			return count_unseen(check);
 		if (!is_wanted(check))
 		{
 			count_unseen(check);
+			if (check->stop_at_first)
+				return false;
 			continue;
 		}
 		text_begin(&quoted, arena);
@@ -296,8 +296,11 @@ report_lacking(Check *check, const Frame *frame, const Keyword *keyword, const P
 bool
 check_required(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	return has_all(frame->instance, keyword->sorted, keyword->sorted_count) ||
-		report_lacking(check, frame, keyword, keyword->names, (int) keyword->count, "required");
+	if (has_all(frame->instance, keyword->sorted, keyword->sorted_count))
+		return true;
+	if (check->stop_at_first && !is_wanted(check))
+		return count_unseen(check);
+	return report_lacking(check, frame, keyword, keyword->names, (int) keyword->count, "required");
 }
 
 /* What the property of that name needs beside it. */
@@ -539,4 +542,48 @@ check_unevaluated_properties(Check *check, const Frame *frame, const Keyword *ke
 	}
 	mark_all(frame);
 	return good;
+}
+
+/* The object and the names side by side, as in check_properties(), which describes what is wrong. */
+bool
+walk_object(Check *check, const Frame *frame)
+{
+	const Walk *walk = frame->schema->walk;
+	const struct WalkName *name = walk->names;
+	const struct WalkName *end = name + walk->count;
+	uint32_t	missing = walk->required_count;
+	Members		members;
+
+	if (missing > member_count(frame->instance))
+		return false;
+	if (walk->additional != NULL)
+		mark_all(frame);
+	begin_members(&members, frame->instance);
+	while (next_member(&members))
+	{
+		Place		place = {frame->place, members.key.data, members.key.length, 0};
+		const Schema *schema = walk->additional;
+		int			order = 1;
+
+		while (name < end && (order = compare_keys(name->text, name->length, members.key.data,
+												   members.key.length)) < 0)
+		{
+			if (name->is_required)
+				return false;
+			name++;
+		}
+		if (name < end && order == 0)
+		{
+			missing -= name->is_required;
+			if (name->schema != NULL)
+			{
+				schema = name->schema;
+				mark(frame, members.index);
+			}
+			name++;
+		}
+		if (schema != NULL && !check_member(check, frame, schema, &members.value, &place))
+			return false;
+	}
+	return missing == 0;
 }

@@ -143,6 +143,24 @@ typedef struct PropertyName
 	int			count;
 } PropertyName;
 
+/*
+ * properties, required and additionalProperties at once, for a check that only
+ * wants to know whether all is right.
+ */
+typedef struct Walk
+{
+	uint32_t	count;
+	struct WalkName
+	{
+		const char *text;
+		uint32_t	length;
+		bool		is_required;
+		Schema	   *schema;		/* NULL: the name is in "required" alone */
+	}		   *names;			/* in jsonb's order */
+	uint32_t	required_count;
+	Schema	   *additional;		/* NULL: whatever else there is is right */
+} Walk;
+
 typedef struct PatternSchema
 {
 	const Pattern *pattern;
@@ -189,6 +207,7 @@ struct Keyword
 	uint32_t	sorted_count;
 	Schema	  **schemas;
 	const char *text;			/* $ref as it is written; name of a dynamic anchor */
+	bool		in_walk;		/* the schema's walk does the same */
 	bool		encoded;		/* contentEncoding base64 */
 	bool		json;			/* contentMediaType application/json */
 };
@@ -202,6 +221,8 @@ struct Schema
 	Schema	   *next;			/* all of them */
 	bool		compiled;
 	bool		is_false;		/* the schema false; true is a schema without keywords */
+	int			allowed;		/* by "type", which is the first keyword then */
+	Walk	   *walk;			/* NULL: there is none */
 	bool		tracks;			/* has unevaluatedProperties or unevaluatedItems */
 	int			keyword_count;
 	Keyword    *keywords;		/* in the order of the rules */
@@ -371,6 +392,7 @@ extern KeywordCheck check_pattern_properties;
 extern KeywordCheck check_additional_properties;
 extern KeywordCheck check_dependent_schemas;
 extern KeywordCheck check_unevaluated_properties;
+extern bool walk_object(Check *check, const Frame *frame);
 
 #pragma GCC visibility pop
 

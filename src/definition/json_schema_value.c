@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-#define BASE				10000
+#define BASE				NUMBER_BASE
 #define MAX_LEVELS			3000	/* of values that are compared */
 #define HASHED_LEVELS		64		/* equal values have equal hashes, whatever is below */
 #define MODULUS_DIGITS		4		/* of a divisor: what is left over fits in 64 bits */
@@ -132,88 +132,6 @@ find_element(const JsonValue *array, uint32_t index, JsonValue *value)
  * Numbers
  */
 
-static int
-digit_at(const Number *number, int index)
-{
-	int16_t		digit;
-
-	memcpy(&digit, number->digits + 2 * (size_t) index, sizeof(digit));
-	return digit;
-}
-
-/* A number stands there with its length, in one byte or in four. */
-static size_t
-length_bytes(const char *data)
-{
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-	return *data & 0x80 ? 1 : 4;
-#else
-	return *data & 0x01 ? 1 : 4;
-#endif
-}
-
-void
-read_number(Number *number, const JsonValue *value)
-{
-	size_t		header = length_bytes(value->data);
-	const char *data = value->data + header;
-	size_t		length = value->length - header;
-	uint16_t	flags;
-	size_t		used = 2;
-
-	memcpy(&flags, data, sizeof(flags));
-	number->special = (flags & 0xC000) == 0xC000;
-	if ((flags & 0xC000) == 0x8000)
-	{
-		number->negative = (flags & 0x2000) != 0;
-		number->scale = (flags & 0x1F80) >> 7;
-		number->weight = (flags & 0x003F) - (flags & 0x0040 ? 64 : 0);
-	}
-	else
-	{
-		int16_t		weight = 0;
-
-		if (!number->special)
-		{
-			memcpy(&weight, data + 2, sizeof(weight));
-			used = 4;
-		}
-		number->negative = (flags & 0xC000) == 0x4000;
-		number->scale = flags & 0x3FFF;
-		number->weight = weight;
-	}
-	number->digits = data + used;
-	number->count = number->special ? 0 : (int) ((length - used) / 2);
-}
-
-/* The value of an integer of at most 16 digits. */
-bool
-small_integer(const JsonValue *value, int64_t *integer)
-{
-	Number		number;
-	int64_t		result = 0;
-
-	read_number(&number, value);
-	if (number.special || number.weight > 3 || number.count > number.weight + 1)
-	{
-		*integer = 0;
-		return number.count == 0 && !number.special;
-	}
-	for (int i = 0; i <= number.weight; i++)
-		result = result * BASE + (i < number.count ? digit_at(&number, i) : 0);
-	*integer = number.negative ? -result : result;
-	return true;
-}
-
-bool
-is_integral(const JsonValue *value)
-{
-	Number		number;
-
-	read_number(&number, value);
-	return !number.special && number.count <= (number.weight + 1 > 0 ? number.weight + 1 : 0);
-}
-
 /* Sizes without their signs. */
 static int
 compare_sizes(const Number *a, const Number *b)
@@ -307,7 +225,7 @@ scalars_equal(const JsonValue *a, const JsonValue *b)
 	switch (a->type)
 	{
 		case TYPE_STRING:
-			return a->length == b->length && memcmp(a->data, b->data, a->length) == 0;
+			return a->length == b->length && same_bytes(a->data, b->data, a->length);
 		case TYPE_NUMBER:
 			return compare_numbers(a, b) == 0;
 		case TYPE_BOOLEAN:

@@ -32,6 +32,8 @@
 #define ENTRY_CONTAINER		0x50000000u
 #define ENTRY_HAS_OFFSET	0x80000000u
 
+#define NUMBER_BASE			10000
+
 #define SHOWN_NAMES			20	/* in one list */
 #define SHOWN_BYTES			60	/* of one value */
 
@@ -165,13 +167,122 @@ next_member(Members *members)
 	return true;
 }
 
+/* Most texts that are compared are short, and a call costs more than looking at them. */
+static inline bool
+same_bytes(const char *a, const char *b, size_t length)
+{
+	uint64_t	x;
+	uint64_t	y;
+
+	if (length > 16)
+		return memcmp(a, b, length) == 0;
+	if (length >= 8)
+	{
+		memcpy(&x, a, 8);
+		memcpy(&y, b, 8);
+		if (x != y)
+			return false;
+		memcpy(&x, a + length - 8, 8);
+		memcpy(&y, b + length - 8, 8);
+		return x == y;
+	}
+	if (length >= 4)
+		return load32(a) == load32(b) && load32(a + length - 4) == load32(b + length - 4);
+	for (size_t i = 0; i < length; i++)
+		if (a[i] != b[i])
+			return false;
+	return true;
+}
+
 /* jsonb's order of keys: by length, then by bytes. */
 static inline int
 compare_keys(const char *a, size_t a_length, const char *b, size_t b_length)
 {
 	if (a_length != b_length)
 		return a_length < b_length ? -1 : 1;
-	return memcmp(a, b, a_length);
+	return same_bytes(a, b, a_length) ? 0 : memcmp(a, b, a_length);
+}
+
+static inline int
+digit_at(const Number *number, int index)
+{
+	int16_t		digit;
+
+	memcpy(&digit, number->digits + 2 * (size_t) index, sizeof(digit));
+	return digit;
+}
+
+/* A number stands there with its length, in one byte or in four. */
+static inline size_t
+length_bytes(const char *data)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	return *data & 0x80 ? 1 : 4;
+#else
+	return *data & 0x01 ? 1 : 4;
+#endif
+}
+
+static inline void
+read_number(Number *number, const JsonValue *value)
+{
+	size_t		header = length_bytes(value->data);
+	const char *data = value->data + header;
+	size_t		length = value->length - header;
+	uint16_t	flags;
+	size_t		used = 2;
+
+	memcpy(&flags, data, sizeof(flags));
+	number->special = (flags & 0xC000) == 0xC000;
+	if ((flags & 0xC000) == 0x8000)
+	{
+		number->negative = (flags & 0x2000) != 0;
+		number->scale = (flags & 0x1F80) >> 7;
+		number->weight = (flags & 0x003F) - (flags & 0x0040 ? 64 : 0);
+	}
+	else
+	{
+		int16_t		weight = 0;
+
+		if (!number->special)
+		{
+			memcpy(&weight, data + 2, sizeof(weight));
+			used = 4;
+		}
+		number->negative = (flags & 0xC000) == 0x4000;
+		number->scale = flags & 0x3FFF;
+		number->weight = weight;
+	}
+	number->digits = data + used;
+	number->count = number->special ? 0 : (int) ((length - used) / 2);
+}
+
+/* The value of an integer of at most 16 digits. */
+static inline bool
+small_integer(const JsonValue *value, int64_t *integer)
+{
+	Number		number;
+	int64_t		result = 0;
+
+	read_number(&number, value);
+	if (number.special || number.weight > 3 || number.count > number.weight + 1)
+	{
+		*integer = 0;
+		return number.count == 0 && !number.special;
+	}
+	for (int i = 0; i <= number.weight; i++)
+		result = result * NUMBER_BASE + (i < number.count ? digit_at(&number, i) : 0);
+	*integer = number.negative ? -result : result;
+	return true;
+}
+
+static inline bool
+is_integral(const JsonValue *value)
+{
+	Number		number;
+
+	read_number(&number, value);
+	return !number.special && number.count <= (number.weight + 1 > 0 ? number.weight + 1 : 0);
 }
 
 static inline bool
@@ -187,9 +298,6 @@ extern void begin_members(Members *members, const JsonValue *container);
 extern bool find_entry(const JsonValue *object, const char *key, size_t length, JsonValue *value);
 extern bool find_element(const JsonValue *array, uint32_t index, JsonValue *value);
 
-extern void read_number(Number *number, const JsonValue *value);
-extern bool small_integer(const JsonValue *value, int64_t *integer);
-extern bool is_integral(const JsonValue *value);
 extern int	compare_numbers(const JsonValue *a, const JsonValue *b);
 extern bool is_multiple(const JsonValue *value, const JsonValue *of);
 

@@ -15,6 +15,7 @@
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "nodes/primnodes.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -45,6 +46,7 @@ typedef struct CachedSchema
 	uint64		number;			/* never the same for two; 0: nothing is here */
 	uint64		hash;
 	uint64		last_use;
+	uint64		stored_state;	/* of the stored schemas, when it was compiled */
 	MemoryContext context;		/* of all below */
 	char	   *source;
 	Size		length;
@@ -65,6 +67,7 @@ static uint64 schema_cache_clock = 0;
 static uint64 last_number = 0;
 static Oid	stored_schema_table = InvalidOid;
 static bool stored_schemas_changed = false;
+static uint64 stored_state = 0; /* moves on when they change */
 
 static void
 relation_changed(Datum arg, Oid relid)
@@ -102,6 +105,7 @@ forget_changed(void)
 	if (!stored_schemas_changed)
 		return;
 	stored_schemas_changed = false;
+	stored_state++;
 	for (int i = 0; i < CACHED_SCHEMAS; i++)
 		if (schema_cache[i].number != 0 && schema_cache[i].program->reads_stored)
 			forget(&schema_cache[i]);
@@ -140,7 +144,7 @@ report_broken_schema(const Program *program)
 static CachedSchema
 compile(const char *source, Size length, uint64 hash)
 {
-	CachedSchema result = {.hash = hash,.length = length};
+	CachedSchema result = {.hash = hash,.length = length,.stored_state = stored_state};
 	JsonValue	root;
 
 	result.context = AllocSetContextCreate(CurrentMemoryContext, "tasker JSON Schema",
@@ -186,6 +190,14 @@ forget_own(void *arg)
 	forget(&use->own);
 }
 
+/* Not so a parameter: PL/pgSQL keeps the call site while its variables change. */
+static bool
+first_argument_is_constant(const FmgrInfo *flinfo)
+{
+	return flinfo->fn_expr != NULL && IsA(flinfo->fn_expr, FuncExpr) &&
+		IsA(linitial(((FuncExpr *) flinfo->fn_expr)->args), Const);
+}
+
 static LastUse *
 last_use_of(FmgrInfo *flinfo)
 {
@@ -195,7 +207,7 @@ last_use_of(FmgrInfo *flinfo)
 	if (use != NULL)
 		return use;
 	use = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(LastUse));
-	use->is_constant = get_fn_expr_arg_stable(flinfo, 0);
+	use->is_constant = first_argument_is_constant(flinfo);
 	callback = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(MemoryContextCallback));
 	callback->func = forget_own;
 	callback->arg = use;
@@ -221,24 +233,23 @@ compile_for(LastUse *use, const char *source, Size length, uint64 hash)
 	return place;
 }
 
-/* The compiled form of the first argument. */
+/* Finds the compiled form of the first argument, or makes it. */
 static const Program *
-get_program(FunctionCallInfo fcinfo)
+find_program(LastUse *use, Datum argument)
 {
-	LastUse    *use = last_use_of(fcinfo->flinfo);
-	struct varlena *argument;
+	bool		is_current = use->cached != NULL && use->number != 0 &&
+		use->cached->number == use->number &&
+		(!use->cached->program->reads_stored || use->cached->stored_state == stored_state);
+	struct varlena *schema;
 	const char *source;
 	Size		length;
 	uint64		hash;
-	bool		is_current;
 
-	forget_changed();
-	is_current = use->cached != NULL && use->number != 0 && use->cached->number == use->number;
 	if (is_current && use->is_constant)
 		return use->cached->program;
-	argument = PG_DETOAST_DATUM_PACKED(PG_GETARG_DATUM(0));
-	source = VARDATA_ANY(argument);
-	length = VARSIZE_ANY_EXHDR(argument);
+	schema = PG_DETOAST_DATUM_PACKED(argument);
+	source = VARDATA_ANY(schema);
+	length = VARSIZE_ANY_EXHDR(schema);
 	if (is_current && is_of(use->cached, source, length))
 		return use->cached->program;
 	hash = hash_bytes_extended((const unsigned char *) source, (int) length, 0);
@@ -247,6 +258,24 @@ get_program(FunctionCallInfo fcinfo)
 		use->cached = compile_for(use, source, length, hash);
 	use->number = use->cached->number;
 	return use->cached->program;
+}
+
+/* Where stored schemas are read, what others have committed by now counts. */
+static const Program *
+get_program(FunctionCallInfo fcinfo)
+{
+	LastUse    *use = last_use_of(fcinfo->flinfo);
+	const Program *program;
+
+	forget_changed();
+	program = find_program(use, PG_GETARG_DATUM(0));
+	if (!program->reads_stored)
+		return program;
+	AcceptInvalidationMessages();
+	if (!stored_schemas_changed)
+		return program;
+	forget_changed();
+	return find_program(use, PG_GETARG_DATUM(0));
 }
 
 /* An argument where it stands; a short one is not copied. */

@@ -256,18 +256,19 @@ has_all(const JsonValue *instance, const PropertyName *sorted, uint32_t count)
 	return found == count;
 }
 
-/* Reports each of the names that the object lacks. */
+/* Reports each of the names that the object lacks; needed_by is the property that wants them, NULL: the schema. */
 static bool
 report_lacking(Check *check, const Frame *frame, const Keyword *keyword, const PropertyName *names,
-			   int count, const char *because)
+			   int count, const PropertyName *needed_by)
 {
 	void	   *arena = check->run->arena;
+	bool		utf8 = check->run->program->utf8;
 	bool		good = true;
 
 	for (int i = 0; i < count; i++)
 	{
 		JsonValue	value;
-		Text		quoted;
+		Text		text;
 
 		if (!spend(check->run, 1) ||
 			find_entry(frame->instance, names[i].text, names[i].length, &value))
@@ -280,10 +281,15 @@ report_lacking(Check *check, const Frame *frame, const Keyword *keyword, const P
 				return false;
 			continue;
 		}
-		text_begin(&quoted, arena);
-		append_quoted(&quoted, check->run->program->utf8, names[i].text, names[i].length);
-		report(check, frame, keyword, frame->place, "lacks the %s property %s", because,
-			   quoted.data);
+		text_begin(&text, arena);
+		text_string(&text, needed_by ? "lacks the property " : "lacks the required property ");
+		append_quoted(&text, utf8, names[i].text, names[i].length);
+		if (needed_by != NULL)
+		{
+			text_string(&text, ", which is needed beside ");
+			append_quoted(&text, utf8, needed_by->text, needed_by->length);
+		}
+		report(check, frame, keyword, frame->place, "%s", text.data);
 		suggest(check, format_text(arena, "The schema requires%s%s: %s.",
 								   frame->place ? " in " : "", place_text(arena, frame->place),
 								   name_list(check, names, count)));
@@ -300,7 +306,7 @@ check_required(Check *check, const Frame *frame, const Keyword *keyword)
 		return true;
 	if (check->stop_at_first && !is_wanted(check))
 		return count_unseen(check);
-	return report_lacking(check, frame, keyword, keyword->names, (int) keyword->count, "required");
+	return report_lacking(check, frame, keyword, keyword->names, (int) keyword->count, NULL);
 }
 
 /* What the property of that name needs beside it. */
@@ -308,15 +314,7 @@ static bool
 check_dependent_names(Check *check, const Frame *frame, const Keyword *keyword,
 					  const PropertyName *name)
 {
-	Text		because;
-
-	if (!is_wanted(check))
-		return report_lacking(check, frame, keyword, name->names, name->count, "");
-	text_begin(&because, check->run->arena);
-	append_clipped(&because, check->run->program->utf8, name->text, name->length);
-	return report_lacking(check, frame, keyword, name->names, name->count,
-						  format_text(check->run->arena, "property that %s needs, the",
-									  because.data));
+	return report_lacking(check, frame, keyword, name->names, name->count, name);
 }
 
 bool

@@ -15,9 +15,10 @@
 #include "definition/json_schema_internal.h"
 
 #define MAX_SCHEMAS		200		/* that meet one part of a value */
+#define MAX_LEVELS		1000	/* of a value that is filled */
 
 static JsonbValue *push_filled(JsonbParseState **state, List *schemas, const JsonValue *instance,
-							   JsonbIteratorToken as);
+							   JsonbIteratorToken as, int level);
 
 /* Adds a schema and all that meet the same part of the value. */
 static List *
@@ -207,7 +208,7 @@ is_filled(List *schemas, const Schema *until, const PropertyName *property)
 
 /* An object with the defaults of the properties it lacks. */
 static JsonbValue *
-push_filled_object(JsonbParseState **state, List *schemas, const JsonValue *instance)
+push_filled_object(JsonbParseState **state, List *schemas, const JsonValue *instance, int level)
 {
 	Members		members;
 	ListCell   *cell;
@@ -218,7 +219,7 @@ push_filled_object(JsonbParseState **state, List *schemas, const JsonValue *inst
 	{
 		push_key(state, members.key.data, members.key.length);
 		push_filled(state, schemas_of_property(schemas, members.key.data, members.key.length),
-					&members.value, WJB_VALUE);
+					&members.value, WJB_VALUE, level + 1);
 	}
 	foreach(cell, schemas)
 	{
@@ -236,35 +237,42 @@ push_filled_object(JsonbParseState **state, List *schemas, const JsonValue *inst
 				continue;
 			push_key(state, property->text, property->length);
 			push_filled(state, schemas_of_property(schemas, property->text, property->length),
-						&default_of->default_value, WJB_VALUE);
+						&default_of->default_value, WJB_VALUE, level + 1);
 		}
 	}
 	return pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
 
 static JsonbValue *
-push_filled_array(JsonbParseState **state, List *schemas, const JsonValue *instance)
+push_filled_array(JsonbParseState **state, List *schemas, const JsonValue *instance, int level)
 {
 	Members		members;
 
 	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
 	begin_members(&members, instance);
 	while (next_member(&members))
-		push_filled(state, schemas_of_item(schemas, members.index), &members.value, WJB_ELEM);
+		push_filled(state, schemas_of_item(schemas, members.index), &members.value, WJB_ELEM,
+					level + 1);
 	return pushJsonbValue(state, WJB_END_ARRAY, NULL);
 }
 
 /* Adds an instance, filled, to the value being built. */
 static JsonbValue *
 push_filled(JsonbParseState **state, List *schemas, const JsonValue *instance,
-			JsonbIteratorToken as)
+			JsonbIteratorToken as, int level)
 {
 	check_stack_depth();
 	CHECK_FOR_INTERRUPTS();
+	if (level > MAX_LEVELS)
+		ereport(ERROR,
+				(errcode(ERRCODE_STATEMENT_TOO_COMPLEX),
+				 errmsg("value with its defaults is nested too deep"),
+				 errdetail("It has more than %d levels.", MAX_LEVELS),
+				 errhint("A default that holds, by its schema, the same default again has no end.")));
 	if (instance->type == TYPE_OBJECT && some_fill(schemas))
-		return push_filled_object(state, schemas, instance);
+		return push_filled_object(state, schemas, instance, level);
 	if (instance->type == TYPE_ARRAY && some_fill(schemas))
-		return push_filled_array(state, schemas, instance);
+		return push_filled_array(state, schemas, instance, level);
 	return push_as_it_is(state, instance, as);
 }
 
@@ -281,5 +289,5 @@ schema_fill_defaults(const Program *program, Jsonb *jsonb)
 	root_value(&root, VARDATA(jsonb), VARSIZE(jsonb) - VARHDRSZ);
 	if (!lacks_default(schemas, &root))
 		return jsonb;
-	return JsonbValueToJsonb(push_filled(&state, schemas, &root, WJB_ELEM));
+	return JsonbValueToJsonb(push_filled(&state, schemas, &root, WJB_ELEM, 0));
 }

@@ -13,7 +13,7 @@ my %SIZES = (
 	tasker => {
 		one => 100_000, diamond => 25_000, chain => 200, fan => 50, latency => 500, small => 1_000,
 		create_task_1 => 5_000, create_task_8 => 20_000, outside_c => 10_000, outside_node => 10_000,
-		reading => 20,
+		reading => 20, validate => 100, validate_ajv => 100,
 	},
 	plain_1 => { one => 100_000 },
 	plain_2 => { one => 100_000 },
@@ -44,7 +44,9 @@ my %WORKLOADS = (
 	create_task_8 => { protocol => 'create_task', steps => 1, environment => { BENCH_CONNECTIONS => 8 } },
 	outside_c => { protocol => 'outside', steps => 1 },
 	outside_node => { protocol => 'outside', steps => 1, program => 'tasker/outside.mjs' },
-	reading => { steps => 0 });
+	reading => { steps => 0 },
+	validate => { steps => 0, program => 'tasker/validate.mjs' },
+	validate_ajv => { protocol => 'validate', steps => 0, program => 'peers/ajv.mjs' });
 
 my @SHARED = qw(one diamond chain fan latency);
 
@@ -58,7 +60,7 @@ sub engines
 		{
 			name => 'tasker', title => 'tasker', program => 'tasker/workload', report_seconds => 1.3,
 			settings => [ [ shared_preload_libraries => 'tasker' ] ],
-			workloads => [ @SHARED, qw(small create_task_1 create_task_8 outside_c outside_node reading) ],
+			workloads => [ @SHARED, qw(small create_task_1 create_task_8 outside_c outside_node reading validate validate_ajv) ],
 		},
 		(map {
 			{
@@ -231,6 +233,19 @@ our @OURS = (
 	{ row => 'small', workload => 'small', title => 'one diamond alone: CPU µs a step, whole server, creation and waiting included', figure => cpu_a_step() },
 	{ row => 'small', workload => 'small', title => 'one diamond alone: WAL bytes a step, creation included', figure => \&wal_a_step });
 
+# Rows beside a library that does the same: what is checked, and whom to hold it against.
+sub value_of
+{
+	my ($key) = @_;
+
+	return sub { return ($_[0]{values}{$key} // [undef])->[0] };
+}
+
+our @LIBRARIES = (
+	{ row => 'validate', workload => 'validate', title => 'a flat object of five properties', library => 'ajv', theirs => 'validate_ajv', figure => value_of('flat') },
+	{ row => 'validate', workload => 'validate', title => 'an order of 20 lines, with patterns, enums and formats', library => 'ajv', theirs => 'validate_ajv', figure => value_of('order') },
+	{ row => 'validate', workload => 'validate', title => '12 shapes, with references, oneOf and unevaluatedProperties', library => 'ajv', theirs => 'validate_ajv', figure => value_of('shapes') });
+
 our @GRAPHS = (
 	[ layers_10x4 => '10 layers of 4, each needs all of the layer before' ],
 	[ layers_11x4 => '11 layers of 4, the same' ],
@@ -238,7 +253,7 @@ our @GRAPHS = (
 	[ wide_1000 => '1 to 1,000 to 1' ]);
 our @FUNCTIONS = qw(step_readiness task_execution_context dependency_levels);
 
-our @ROWS = qw(one create diamond chain fan latency outside create_task small reading statements);
+our @ROWS = qw(one create diamond chain fan latency outside create_task small reading validate statements);
 
 # Workloads that the rows asked for need.
 sub workloads_of
@@ -250,6 +265,7 @@ sub workloads_of
 	$workloads{ $_->{workload} } = 1 foreach grep { $wanted{ $_->{row} } } @SPEED, @COSTS, @OURS;
 	# Workers outside are held against the one-step tasks of the others.
 	$workloads{one} = 1 if $wanted{outside};
+	$workloads{ $_->{theirs} } = $workloads{ $_->{workload} } = 1 foreach grep { $wanted{ $_->{row} } } @LIBRARIES;
 	$workloads{reading} = 1 if $wanted{reading};
 	return \%workloads;
 }

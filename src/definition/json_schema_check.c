@@ -265,9 +265,16 @@ static bool
 is_in_list(Run *run, const Keyword *keyword, const JsonValue *instance)
 {
 	for (uint32_t i = 0; i < keyword->count; i++)
-		if (keyword->values[i].type == instance->type &&
-			values_equal(&keyword->values[i], instance, &run->steps))
+	{
+		const JsonValue *value = &keyword->values[i];
+
+		if (value->type != instance->type)
+			continue;
+		if (value->type == TYPE_STRING ? value->length == instance->length &&
+			same_bytes(value->data, instance->data, value->length) :
+			values_equal(value, instance, &run->steps))
 			return true;
+	}
 	return false;
 }
 
@@ -667,13 +674,15 @@ check_keywords(Check *check, const Frame *frame)
 {
 	const Schema *schema = frame->schema;
 	int			type = frame->instance->type;
+	bool		type_is_right = (schema->allowed & type) != 0 ||
+		((schema->allowed & TYPE_INTEGER) && type == TYPE_NUMBER && is_integral(frame->instance));
 	bool		walks = type == TYPE_OBJECT && schema->walk != NULL && check->stop_at_first &&
 		!is_wanted(check);
 	bool		good = true;
 
-	if (walks && !((schema->allowed == 0 || (schema->allowed & type)) && walk_object(check, frame)))
+	if (walks && !((schema->allowed == 0 || type_is_right) && walk_object(check, frame)))
 		return count_unseen(check);
-	for (int i = (schema->allowed & type) != 0; i < schema->keyword_count; i++)
+	for (int i = type_is_right; i < schema->keyword_count; i++)
 	{
 		const Keyword *keyword = &schema->keywords[i];
 

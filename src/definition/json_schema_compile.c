@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-#define AUTOMATON_STEPS		1000000	/* for all patterns of a program */
+#define AUTOMATON_STEPS		500000	/* for all patterns of a program */
 #define FILL_ROUNDS			50
 #define MANY_VALUES			8		/* of an enum: from here on a table pays */
 

@@ -187,6 +187,9 @@ SELECT path, message, hint
 FROM tasker._schema_problems('{"properties": {"a": {"$ref": "#/$defs/none"}, "b": {"$ref": "#none"}, "c": {"$ref": "https://example.com/none"}, "d": {"$ref": 1}}}');
 SELECT tasker.json_schema_is_valid('{"$ref": "https://example.com/none#/x"}', '1');
 \echo :LAST_ERROR_SQLSTATE
+SELECT path, message
+FROM tasker._schema_problems('{"$ref": "#", "properties": {"a": {"$ref": "#/properties/b"}, "b": {"allOf": [true, {"$ref": "#/properties/a"}]}, "c": {"properties": {"d": {"$ref": "#/properties/c"}}}}}')
+ORDER BY path;
 SELECT tasker.json_schema_is_valid('{"$schema": "http://json-schema.org/draft-06/schema#"}', '1');
 SELECT tasker.json_schema_is_valid('{"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"anyOf": [{"$ref": "#"}]}}}', '1');
 \echo :LAST_ERROR_SQLSTATE

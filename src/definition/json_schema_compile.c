@@ -984,6 +984,67 @@ link_dynamic_anchors(Compiler *compiler)
 		}
 }
 
+/* What is always checked with a schema, for the same instance: by number, NULL behind the last. */
+static Schema *
+always_with(const Schema *schema, int number)
+{
+	if (schema->ref != NULL && number-- == 0)
+		return schema->ref;
+	return number < schema->all_of_count ? schema->all_of[number] : NULL;
+}
+
+static void
+refuse_circle(Compiler *compiler, const Schema *schema)
+{
+	const char *name = schema->ref != NULL ? "$ref" : "allOf";
+
+	REFUSE(compiler, schema, step_to(compiler, schema->path, name, strlen(name)),
+		   "leads back to itself without going deeper into the value");
+}
+
+/*
+ * References that no value can end.  Those that some values can, by a branch of
+ * anyOf and the like, are seen when it happens.
+ */
+static void
+find_circles(Compiler *compiler)
+{
+	typedef struct Way
+	{
+		Schema	   *schema;
+		int			next;
+	} Way;
+	Way		   *way;
+	size_t		count = 1;
+
+	for (Schema *schema = compiler->all; schema != NULL; schema = schema->next)
+		count++;
+	way = host_alloc(compiler->arena, count * sizeof(Way));
+	for (Schema *schema = compiler->all; schema != NULL; schema = schema->next)
+	{
+		size_t		depth = 0;
+
+		if (schema->looked_at == 0)
+			way[depth++] = (Way) {schema, 0};
+		while (depth > 0)
+		{
+			Way		   *at = &way[depth - 1];
+			Schema	   *next = always_with(at->schema, at->next++);
+
+			at->schema->looked_at = 1;
+			if (next == NULL)
+			{
+				at->schema->looked_at = 2;
+				depth--;
+			}
+			else if (next->looked_at == 0)
+				way[depth++] = (Way) {next, 0};
+			else if (next->looked_at == 1)
+				refuse_circle(compiler, at->schema);
+		}
+	}
+}
+
 static bool
 fills_now(const Schema *schema)
 {
@@ -1045,6 +1106,7 @@ schema_compile(void *arena, const JsonValue *source, bool utf8)
 		program->root = schema_at(&compiler, source, resource_of_document(&compiler, document), NULL);
 		compile_waiting(&compiler);
 		link_dynamic_anchors(&compiler);
+		find_circles(&compiler);
 		find_fills(&compiler);
 	}
 	return program;

@@ -220,6 +220,7 @@ struct Schema
 	Schema	   *next_waiting;
 	Schema	   *next;			/* all of them */
 	bool		compiled;
+	int			looked_at;		/* in the search for circles: 1 while on the way, 2 when done */
 	bool		is_false;		/* the schema false; true is a schema without keywords */
 	int			allowed;		/* by "type", which is the first keyword then */
 	Walk	   *walk;			/* NULL: there is none */

@@ -466,7 +466,7 @@ tasker_check_context(PG_FUNCTION_ARGS)
 	if (!JB_ROOT_IS_OBJECT(context))
 	{
 		value = value_argument(JsonbPGetDatum(context));
-		report_no_object(schema_describe(CurrentMemoryContext, NULL, &value));
+		report_no_object(schema_describe(CurrentMemoryContext, &value));
 	}
 	if (PG_ARGISNULL(0))
 		PG_RETURN_DATUM(PG_GETARG_DATUM(1));

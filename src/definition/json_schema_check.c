@@ -202,7 +202,7 @@ merge_evaluated(Evaluated *to, const Evaluated *from)
 static const char *
 describe(const Check *check, const JsonValue *value)
 {
-	return schema_describe(check->run->arena, check->run->program, value);
+	return schema_describe(check->run->arena, value);
 }
 
 /* Would the text be right if it stood there without quotes? */
@@ -483,7 +483,7 @@ check_content(Check *check, const Frame *frame, const Keyword *keyword)
  * on for ever.
  */
 static bool
-is_circular(Check *check, const Frame *frame, const Schema *target)
+is_circular(const Frame *frame, const Schema *target)
 {
 	for (const Frame *at = frame; at != NULL; at = at->parent)
 		if (at->schema == target)
@@ -494,7 +494,7 @@ is_circular(Check *check, const Frame *frame, const Schema *target)
 static bool
 follow(Check *check, const Frame *frame, const Keyword *keyword, const Schema *target)
 {
-	if (is_circular(check, frame, target))
+	if (is_circular(frame, target))
 	{
 		check->run->failure = CHECK_CIRCULAR;
 		check->run->failed_at = keyword_place(check->run->arena, frame->schema, keyword);

@@ -262,7 +262,6 @@ report_lacking(Check *check, const Frame *frame, const Keyword *keyword, const P
 			   int count, const PropertyName *needed_by)
 {
 	void	   *arena = check->run->arena;
-	bool		utf8 = check->run->program->utf8;
 	bool		good = true;
 
 	for (int i = 0; i < count; i++)
@@ -283,11 +282,11 @@ report_lacking(Check *check, const Frame *frame, const Keyword *keyword, const P
 		}
 		text_begin(&text, arena);
 		text_string(&text, needed_by ? "lacks the property " : "lacks the required property ");
-		append_quoted(&text, utf8, names[i].text, names[i].length);
+		append_quoted(&text, names[i].text, names[i].length);
 		if (needed_by != NULL)
 		{
 			text_string(&text, ", which is needed beside ");
-			append_quoted(&text, utf8, needed_by->text, needed_by->length);
+			append_quoted(&text, needed_by->text, needed_by->length);
 		}
 		report(check, frame, keyword, frame->place, "%s", text.data);
 		suggest(check, format_text(arena, "The schema requires%s%s: %s.",

@@ -69,7 +69,7 @@ refuse(Compiler *compiler, const Document *document, const Step *path, const cha
 static const char *
 describe(Compiler *compiler, const JsonValue *value)
 {
-	return schema_describe(compiler->arena, compiler->program, value);
+	return schema_describe(compiler->arena, value);
 }
 
 static const char *

@@ -108,7 +108,7 @@ extern CheckResult schema_check(const Program *program, const JsonValue *instanc
 								int keep);
 
 /* "a string", "the number 1.5" */
-extern const char *schema_describe(void *arena, const Program *program, const JsonValue *value);
+extern const char *schema_describe(void *arena, const JsonValue *value);
 
 /*
  * The host

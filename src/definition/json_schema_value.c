@@ -489,7 +489,7 @@ append_clipped(Text *text, bool utf8, const char *data, size_t length)
 
 /* Appends a string as JSON writes it. */
 void
-append_quoted(Text *text, bool utf8, const char *data, size_t length)
+append_quoted(Text *text, const char *data, size_t length)
 {
 	static const char escapes[] = "\"\"\\\\\bb\ff\nn\rr\tt";
 
@@ -571,7 +571,7 @@ append_container(Text *text, bool utf8, const JsonValue *value, size_t enough)
 			text_string(text, ", ");
 		if (members.is_object)
 		{
-			append_quoted(text, utf8, members.key.data, members.key.length);
+			append_quoted(text, members.key.data, members.key.length);
 			text_string(text, ": ");
 		}
 		append_json(text, utf8, &members.value, enough);
@@ -597,7 +597,7 @@ append_json(Text *text, bool utf8, const JsonValue *value, size_t enough)
 			append_number(text, value);
 			break;
 		case TYPE_STRING:
-			append_quoted(text, utf8, value->data,
+			append_quoted(text, value->data,
 						  clip(utf8, value->data, value->length, 2 * SHOWN_BYTES));
 			break;
 		default:
@@ -682,7 +682,7 @@ find_type(const JsonValue *name)
 }
 
 const char *
-schema_describe(void *arena, const Program *program, const JsonValue *value)
+schema_describe(void *arena, const JsonValue *value)
 {
 	if (value->type == TYPE_NUMBER)
 		return format_text(arena, "the number %s", number_text(arena, value));

@@ -322,7 +322,7 @@ extern size_t count_characters(bool utf8, const char *text, size_t length);
 extern uint32_t decode_utf8(const char **at, const char *end);
 
 /* Words for people */
-extern void append_quoted(Text *text, bool utf8, const char *data, size_t length);
+extern void append_quoted(Text *text, const char *data, size_t length);
 extern void append_clipped(Text *text, bool utf8, const char *data, size_t length);
 extern void append_value(Text *text, bool utf8, const JsonValue *value);
 extern void append_pointer_part(Text *text, const char *part, size_t length);

@@ -1,494 +1,568 @@
 /*
  * json_schema_check.c
  *	  JSON Schema: does an instance satisfy a schema, and if not, why?
+ *
+ * A check counts its steps, so that a schema that makes it take for ever ends in
+ * an error; and its levels, so that none overflows the stack.
  */
-#include "postgres.h"
+#include "definition/json_schema_internal.h"
 
-#include "catalog/pg_collation.h"
-#include "fmgr.h"
-#include "miscadmin.h"
-#include "regex/regex.h"
-#include "utils/builtins.h"
-#include "utils/json.h"
+#define MAX_DEPTH			3000	/* schemas within each other on the way */
+#define LEVELS_A_PAUSE		16
+#define STEPS_A_PAUSE		4096
+#define LEAST_STEPS			1000000
+#define STEPS_A_BYTE		100		/* of the instance */
+#define MANY_MEMBERS		128		/* from here on, marks are not kept on the stack */
 
-#include "definition/json_schema.h"
+/*
+ * Limits
+ */
 
-static bool report(Check *check, const Schema *schema, const Keyword *keyword, const Place *place,
-				   const char *format,...) pg_attribute_printf(5, 6);
+static bool
+pause_run(Run *run)
+{
+	host_pause();
+	run->pause = run->steps - STEPS_A_PAUSE;
+	if (run->steps > 0)
+		return true;
+	if (run->failure == CHECK_DONE)
+		run->failure = CHECK_TOO_LONG;
+	return false;
+}
+
+/* Counts work that is done; false: there was too much of it. */
+bool
+spend(Run *run, uint64_t steps)
+{
+	run->steps -= (int64_t) steps;
+	return run->steps > run->pause || pause_run(run);
+}
+
+/*
+ * Problems
+ */
 
 /* Is there room for one more problem, so that it pays to describe it? */
-static bool
+bool
 is_wanted(const Check *check)
 {
-	return list_length(check->problems) < check->keep;
+	return check->noted < check->keep;
 }
 
 /* Counts a problem that nobody wants to read; false, to return it. */
-static bool
+bool
 count_unseen(Check *check)
 {
 	check->count++;
 	return false;
 }
 
+const char *
+place_text(void *arena, const Place *place)
+{
+	const Place **places;
+	int			depth = 0;
+	Text		text;
+
+	for (const Place *at = place; at != NULL; at = at->parent)
+		depth++;
+	places = host_alloc(arena, (depth + 1) * sizeof(Place *));
+	for (int i = depth; i > 0; place = place->parent)
+		places[--i] = place;
+	text_begin(&text, arena);
+	for (int i = 0; i < depth; i++)
+	{
+		if (places[i]->key != NULL)
+			append_pointer_part(&text, places[i]->key, places[i]->length);
+		else
+			text_printf(&text, "/%u", places[i]->index);
+	}
+	return text.data;
+}
+
+/* Where a keyword stands: in another document, with that one's URI. */
+static const char *
+keyword_place(void *arena, const Schema *schema, const Keyword *keyword)
+{
+	const Document *document = schema->resource->document;
+
+	return format_text(arena, "%s%s%s%s%s", document->is_root ? "" : document->uri,
+					   document->is_root ? "" : "#", pointer_text(arena, schema->path),
+					   keyword ? "/" : "", keyword ? keyword->rule->name : "");
+}
+
 /* Notes that the instance is not what the schema says; false, to return it. */
-static bool
-report(Check *check, const Schema *schema, const Keyword *keyword, const Place *place,
+bool
+report(Check *check, const Frame *frame, const Keyword *keyword, const Place *place,
 	   const char *format,...)
 {
-	StringInfoData message;
+	void	   *arena = check->run->arena;
 	Problem    *problem;
+	Text		message;
+	va_list		args;
 
-	if (!is_wanted(check))
-		return count_unseen(check);
 	check->count++;
-	initStringInfo(&message);
-	for (;;)
-	{
-		va_list		args;
-		int			needed;
-
-		va_start(args, format);
-		needed = appendStringInfoVA(&message, format, args);
-		va_end(args);
-		if (needed == 0)
-			break;
-		enlargeStringInfo(&message, needed);
-	}
-	problem = palloc0(sizeof(Problem));
-	problem->instance_path = place_text(place);
-	problem->schema_path = pointer_text(schema->path);
-	if (keyword != NULL)
-		problem->schema_path = psprintf("%s/%s", problem->schema_path, keyword->rule->name);
+	if (check->noted >= check->keep)
+		return false;
+	check->noted++;
+	text_begin(&message, arena);
+	va_start(args, format);
+	text_vprintf(&message, format, args);
+	va_end(args);
+	problem = host_alloc(arena, sizeof(Problem));
+	problem->next = NULL;
+	problem->instance_path = place_text(arena, place);
+	problem->schema_path = keyword_place(arena, frame->schema, keyword);
 	problem->message = message.data;
-	check->problems = lappend(check->problems, problem);
+	problem->hint = NULL;
+	if (check->last == NULL)
+		check->problems = problem;
+	else
+		check->last->next = problem;
+	check->last = problem;
+	spend(check->run, 16 + strlen(problem->instance_path) + strlen(problem->schema_path));
 	return false;
 }
 
 /* Adds to the last problem what may help; false, to return it. */
-static bool
-suggest(Check *check, char *hint)
+bool
+suggest(Check *check, const char *hint)
 {
-	((Problem *) llast(check->problems))->hint = hint;
+	check->last->hint = hint;
 	return false;
+}
+
+/* Names in one line; at most as many as a reader takes in. */
+const char *
+name_list(Check *check, const PropertyName *names, int count)
+{
+	Text		text;
+
+	text_begin(&text, check->run->arena);
+	for (int i = 0; i < count && i < SHOWN_NAMES; i++)
+	{
+		if (i > 0)
+			text_string(&text, ", ");
+		append_clipped(&text, check->run->program->utf8, names[i].text, names[i].length);
+	}
+	if (count > SHOWN_NAMES)
+		text_printf(&text, " and %d more", count - SHOWN_NAMES);
+	return text.data;
+}
+
+/*
+ * Marks of what was looked at
+ */
+
+void
+begin_evaluated(Run *run, Evaluated *evaluated, const JsonValue *instance)
+{
+	uint32_t	count = instance->type & (TYPE_OBJECT | TYPE_ARRAY) ? member_count(instance) : 0;
+	size_t		words = (count + 63) / 64;
+
+	evaluated->all = false;
+	evaluated->count = count;
+	if (count <= MANY_MEMBERS)
+	{
+		evaluated->words = evaluated->few;
+		words = MANY_MEMBERS / 64;
+	}
+	else
+	{
+		evaluated->words = host_alloc(run->arena, words * sizeof(uint64_t));
+		spend(run, words);
+	}
+	memset(evaluated->words, 0, words * sizeof(uint64_t));
+}
+
+void
+mark_evaluated(Evaluated *evaluated, uint32_t index)
+{
+	evaluated->words[index / 64] |= UINT64_C(1) << (index % 64);
+}
+
+bool
+is_evaluated(const Evaluated *evaluated, uint32_t index)
+{
+	return evaluated->all || (evaluated->words[index / 64] >> (index % 64) & 1);
+}
+
+void
+merge_evaluated(Evaluated *to, const Evaluated *from)
+{
+	to->all |= from->all;
+	for (uint32_t i = 0; i < (from->count + 63) / 64; i++)
+		to->words[i] |= from->words[i];
+}
+
+/*
+ * Any instance
+ */
+
+static const char *
+describe(const Check *check, const JsonValue *value)
+{
+	return schema_describe(check->run->arena, value);
 }
 
 /* Would the text be right if it stood there without quotes? */
 static bool
-is_quoted_by_mistake(const JsonbValue *instance, int types)
+is_quoted_by_mistake(const JsonValue *instance, int types)
 {
-	const char *text = instance->val.string.val;
-	int			length = instance->val.string.len;
-
-	if (instance->type != jbvString || length == 0 || length > 20)
+	if (instance->type != TYPE_STRING || instance->length == 0 || instance->length > 20)
 		return false;
 	if (types & (TYPE_INTEGER | TYPE_NUMBER))
 	{
-		int			digits = strspn(pnstrdup(text, length), "0123456789");
-
-		return digits == length;
+		for (uint32_t i = 0; i < instance->length; i++)
+			if (instance->data[i] < '0' || instance->data[i] > '9')
+				return false;
+		return true;
 	}
-	return (types & TYPE_BOOLEAN) &&
-		((length == 4 && memcmp(text, "true", 4) == 0) ||
-		 (length == 5 && memcmp(text, "false", 5) == 0));
+	return (types & TYPE_BOOLEAN) && (text_is(instance, "true") || text_is(instance, "false"));
 }
 
 bool
-check_type(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-		   const Place *place)
+check_type(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	if (keyword->types & type_of(instance))
+	const JsonValue *instance = frame->instance;
+
+	if (keyword->allowed & instance->type)
 		return true;
-	if ((keyword->types & TYPE_INTEGER) && instance->type == jbvNumeric &&
-		is_integral(instance->val.numeric))
+	if ((keyword->allowed & TYPE_INTEGER) && instance->type == TYPE_NUMBER && is_integral(instance))
 		return true;
 	if (!is_wanted(check))
 		return count_unseen(check);
-	report(check, schema, keyword, place, "is %s, but must be %s",
-		   describe(instance), type_list(keyword->types));
-	if (is_quoted_by_mistake(instance, keyword->types))
-		suggest(check, psprintf("Write the value of %s without quotes.", place_text(place)));
+	report(check, frame, keyword, frame->place, "is %s, but must be %s", describe(check, instance),
+		   type_list(check->run->arena, keyword->allowed));
+	if (is_quoted_by_mistake(instance, keyword->allowed))
+		suggest(check, format_text(check->run->arena, "Write the value of %s without quotes.",
+								   place_text(check->run->arena, frame->place)));
+	return false;
+}
+
+/* In an enum with a table. */
+static bool
+is_in_table(Run *run, const Keyword *keyword, const JsonValue *instance)
+{
+	const EnumTable *table = keyword->table;
+	uint64_t	hash = hash_value(instance, &run->steps);
+
+	for (int slot = hash & (table->size - 1); table->slots[slot] >= 0;
+		 slot = (slot + 1) & (table->size - 1))
+	{
+		int			index = table->slots[slot];
+
+		if (!spend(run, 1))
+			return false;
+		if (table->hashes[index] == hash &&
+			values_equal(&keyword->values[index], instance, &run->steps))
+			return true;
+	}
+	return false;
+}
+
+static bool
+is_in_list(Run *run, const Keyword *keyword, const JsonValue *instance)
+{
+	for (uint32_t i = 0; i < keyword->count; i++)
+	{
+		const JsonValue *value = &keyword->values[i];
+
+		if (value->type != instance->type)
+			continue;
+		if (value->type == TYPE_STRING ? value->length == instance->length &&
+			same_bytes(value->data, instance->data, value->length) :
+			values_equal(value, instance, &run->steps))
+			return true;
+	}
 	return false;
 }
 
 bool
-check_enum(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-		   const Place *place)
+check_enum(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	Members		members;
-	StringInfoData list;
+	Run		   *run = check->run;
+	Text		list;
 
-	begin_members(&members, &keyword->value);
-	while (next_member(&members))
-	{
-		if (!values_equal(&members.value, instance))
-			continue;
-		pfree(members.iterator);
+	if (keyword->table ? is_in_table(run, keyword, frame->instance) :
+		is_in_list(run, keyword, frame->instance))
 		return true;
-	}
 	if (!is_wanted(check))
 		return count_unseen(check);
-	initStringInfo(&list);
-	begin_members(&members, &keyword->value);
-	while (next_member(&members) && members.index < SHOWN_NAMES)
+	text_begin(&list, run->arena);
+	for (uint32_t i = 0; i < keyword->count && i < SHOWN_NAMES; i++)
 	{
-		appendStringInfoString(&list, members.index > 0 ? ", " : "");
-		append_value(&list, &members.value);
+		text_string(&list, i > 0 ? ", " : "");
+		append_value(&list, run->program->utf8, &keyword->values[i]);
 	}
-	if (member_count(&keyword->value) > SHOWN_NAMES)
-		appendStringInfoString(&list, ", ...");
-	return report(check, schema, keyword, place, "is none of the allowed values: %s", list.data);
+	if (keyword->count > SHOWN_NAMES)
+		text_string(&list, ", ...");
+	return report(check, frame, keyword, frame->place, "is none of the allowed values: %s",
+				  list.data);
 }
 
 bool
-check_const(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-			const Place *place)
+check_const(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	JsonbValue	value = keyword->value;
-	StringInfoData text;
+	Text		text;
 
-	if (values_equal(&value, instance))
+	if (values_equal(&keyword->value, frame->instance, &check->run->steps))
 		return true;
 	if (!is_wanted(check))
 		return count_unseen(check);
-	initStringInfo(&text);
-	append_value(&text, &value);
-	return report(check, schema, keyword, place, "must be %s", text.data);
+	text_begin(&text, check->run->arena);
+	append_value(&text, check->run->program->utf8, &keyword->value);
+	return report(check, frame, keyword, frame->place, "must be %s", text.data);
+}
+
+/*
+ * Numbers
+ */
+
+static int
+compare_to_bound(const Frame *frame, const Keyword *keyword)
+{
+	int64_t		value;
+
+	if (keyword->is_small && small_integer(frame->instance, &value))
+		return (value > keyword->small) - (value < keyword->small);
+	return compare_numbers(frame->instance, &keyword->number);
 }
 
 /* Reports a number beyond a bound. */
 static bool
-report_number(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-			  const Place *place, const char *relation)
+report_number(Check *check, const Frame *frame, const Keyword *keyword, const char *relation)
 {
+	void	   *arena = check->run->arena;
+
 	if (!is_wanted(check))
 		return count_unseen(check);
-	return report(check, schema, keyword, place, "is %s, but must be %s %s",
-				  number_text(instance->val.numeric), relation, number_text(keyword->number));
+	return report(check, frame, keyword, frame->place, "is %s, but must be %s %s",
+				  number_text(arena, frame->instance), relation,
+				  number_text(arena, &keyword->number));
 }
 
 bool
-check_minimum(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-			  const Place *place)
+check_minimum(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	return compare_numbers(instance->val.numeric, keyword->number) >= 0 ||
-		report_number(check, schema, keyword, instance, place, "at least");
+	return compare_to_bound(frame, keyword) >= 0 ||
+		report_number(check, frame, keyword, "at least");
 }
 
 bool
-check_maximum(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-			  const Place *place)
+check_maximum(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	return compare_numbers(instance->val.numeric, keyword->number) <= 0 ||
-		report_number(check, schema, keyword, instance, place, "at most");
+	return compare_to_bound(frame, keyword) <= 0 ||
+		report_number(check, frame, keyword, "at most");
 }
 
 bool
-check_exclusive_minimum(Check *check, const Schema *schema, const Keyword *keyword,
-						JsonbValue *instance, const Place *place)
+check_exclusive_minimum(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	return compare_numbers(instance->val.numeric, keyword->number) > 0 ||
-		report_number(check, schema, keyword, instance, place, "greater than");
+	return compare_to_bound(frame, keyword) > 0 ||
+		report_number(check, frame, keyword, "greater than");
 }
 
 bool
-check_exclusive_maximum(Check *check, const Schema *schema, const Keyword *keyword,
-						JsonbValue *instance, const Place *place)
+check_exclusive_maximum(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	return compare_numbers(instance->val.numeric, keyword->number) < 0 ||
-		report_number(check, schema, keyword, instance, place, "less than");
+	return compare_to_bound(frame, keyword) < 0 ||
+		report_number(check, frame, keyword, "less than");
 }
 
 bool
-check_multiple_of(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-				  const Place *place)
+check_multiple_of(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	Datum		rest = DirectFunctionCall2(numeric_mod, NumericGetDatum(instance->val.numeric),
-										   NumericGetDatum(keyword->number));
+	int64_t		value;
 
-	return compare_numbers(DatumGetNumeric(rest), int64_to_numeric(0)) == 0 ||
-		report_number(check, schema, keyword, instance, place, "a multiple of");
-}
-
-/* Reports a wrong number of characters, items or properties. */
-static bool
-report_count(Check *check, const Schema *schema, const Keyword *keyword, const Place *place,
-			 int count, const char *one, const char *many, const char *relation)
-{
-	return report(check, schema, keyword, place, "has %d %s, but must have %s %d",
-				  count, count == 1 ? one : many, relation, keyword->count);
-}
-
-static int
-characters(const JsonbValue *instance)
-{
-	return pg_mbstrlen_with_len(instance->val.string.val, instance->val.string.len);
-}
-
-bool
-check_min_length(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-				 const Place *place)
-{
-	int			count = characters(instance);
-
-	return count >= keyword->count ||
-		report_count(check, schema, keyword, place, count, "character", "characters", "at least");
-}
-
-bool
-check_max_length(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-				 const Place *place)
-{
-	int			count = characters(instance);
-
-	return count <= keyword->count ||
-		report_count(check, schema, keyword, place, count, "character", "characters", "at most");
-}
-
-bool
-check_min_items(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-				const Place *place)
-{
-	int			count = member_count(instance);
-
-	return count >= keyword->count ||
-		report_count(check, schema, keyword, place, count, "item", "items", "at least");
-}
-
-bool
-check_max_items(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-				const Place *place)
-{
-	int			count = member_count(instance);
-
-	return count <= keyword->count ||
-		report_count(check, schema, keyword, place, count, "item", "items", "at most");
-}
-
-bool
-check_min_properties(Check *check, const Schema *schema, const Keyword *keyword,
-					 JsonbValue *instance, const Place *place)
-{
-	int			count = member_count(instance);
-
-	return count >= keyword->count ||
-		report_count(check, schema, keyword, place, count, "property", "properties", "at least");
-}
-
-bool
-check_max_properties(Check *check, const Schema *schema, const Keyword *keyword,
-					 JsonbValue *instance, const Place *place)
-{
-	int			count = member_count(instance);
-
-	return count <= keyword->count ||
-		report_count(check, schema, keyword, place, count, "property", "properties", "at most");
-}
-
-bool
-check_pattern(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-			  const Place *place)
-{
-	if (RE_compile_and_execute(keyword->pattern, instance->val.string.val,
-							   instance->val.string.len, REGEX_FLAGS, C_COLLATION_OID, 0, NULL))
+	if (keyword->is_small && small_integer(frame->instance, &value))
+	{
+		if (value % keyword->small == 0)
+			return true;
+	}
+	else if (!spend(check->run, frame->instance->length / 8) ||
+			 is_multiple(frame->instance, &keyword->number))
 		return true;
-	return report(check, schema, keyword, place, "does not match the pattern %s",
-				  text_to_cstring(keyword->pattern));
+	return report_number(check, frame, keyword, "a multiple of");
 }
 
-/* An item of an array, for the search for equal ones. */
-typedef struct HashedItem
+/*
+ * Strings
+ */
+
+static uint32_t
+characters(const Check *check, const JsonValue *instance)
 {
-	uint32		hash;
-	int			index;
-	JsonbValue	value;
-} HashedItem;
-
-static int
-compare_hashed(const void *a, const void *b)
-{
-	const HashedItem *x = a;
-	const HashedItem *y = b;
-
-	if (x->hash != y->hash)
-		return x->hash < y->hash ? -1 : 1;
-	return x->index - y->index;
-}
-
-bool
-check_unique_items(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-				   const Place *place)
-{
-	int			count = member_count(instance);
-	HashedItem *items = palloc(count * sizeof(HashedItem));
-	Members		members;
-
-	begin_members(&members, instance);
-	while (next_member(&members))
-	{
-		items[members.index].hash = hash_value(&members.value);
-		items[members.index].index = members.index;
-		items[members.index].value = members.value;
-	}
-	qsort(items, count, sizeof(HashedItem), compare_hashed);
-	for (int i = 1; i < count; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		for (int j = i - 1; j >= 0 && items[j].hash == items[i].hash; j--)
-			if (values_equal(&items[j].value, &items[i].value))
-				return report(check, schema, keyword, place,
-							  "has the same item twice, at %d and at %d",
-							  items[j].index, items[i].index);
-	}
-	pfree(items);
-	return true;
-}
-
-bool
-check_required(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-			   const Place *place)
-{
-	bool		good = true;
-
-	for (int i = 0; i < keyword->count; i++)
-	{
-		const PropertyName *name = &keyword->names[i];
-		JsonbValue	value;
-		StringInfoData quoted;
-
-		if (find_entry(instance, name->text, name->length, &value))
-			continue;
-		good = false;
-		if (!is_wanted(check))
-			count_unseen(check);
-		else
-		{
-			initStringInfo(&quoted);
-			escape_json(&quoted, name->text);
-			report(check, schema, keyword, place, "lacks the required property %s", quoted.data);
-			suggest(check, psprintf("The schema requires%s%s: %s.", place ? " in " : "",
-									place_text(place), name_list(keyword->names, keyword->count)));
-		}
-		if (check->stop_at_first)
-			return false;
-	}
-	return good;
-}
-
-bool
-check_properties(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-				 const Place *place)
-{
-	bool		good = true;
-
-	for (int i = 0; i < schema->property_count; i++)
-	{
-		const PropertyName *property = &schema->properties[i];
-		Place		child = {place, property->text, property->length, 0};
-		JsonbValue	value;
-
-		if (!find_entry(instance, property->text, property->length, &value) ||
-			check_schema(check, property->schema, &value, &child))
-			continue;
-		good = false;
-		if (check->stop_at_first)
-			return false;
-	}
-	return good;
-}
-
-static int
-compare_names(const void *a, const void *b)
-{
-	const PropertyName *x = a;
-	const PropertyName *y = b;
-
-	if (x->length != y->length)
-		return x->length < y->length ? -1 : 1;
-	return memcmp(x->text, y->text, x->length);
-}
-
-/* The property of that name in "properties"; NULL: it is an additional one. */
-const PropertyName *
-find_property(const Schema *schema, const JsonbValue *key)
-{
-	PropertyName wanted = {key->val.string.val, key->val.string.len, NULL};
-
-	if (schema->property_count == 0)
-		return NULL;
-	return bsearch(&wanted, schema->properties, schema->property_count, sizeof(PropertyName),
-				   compare_names);
+	spend(check->run, instance->length / 64);
+	return (uint32_t) count_characters(check->run->program->utf8, instance->data, instance->length);
 }
 
 static bool
-report_additional(Check *check, const Schema *schema, const Keyword *keyword, const Place *place)
+report_length(Check *check, const Frame *frame, const Keyword *keyword, const char *relation)
 {
-	bool		wanted = is_wanted(check);
+	uint32_t	count = characters(check, frame->instance);
 
-	report(check, schema, keyword, place, "is a property that the schema does not allow");
-	if (wanted && schema->property_count > 0)
-		suggest(check, psprintf("The schema allows%s%s: %s.", place->parent ? " in " : "",
-								place_text(place->parent),
-								name_list(schema->properties, schema->property_count)));
+	return report(check, frame, keyword, frame->place, "has %u %s, but must have %s %u", count,
+				  count == 1 ? "character" : "characters", relation, keyword->count);
+}
+
+/* A character has one to four bytes, which often says enough. */
+bool
+check_min_length(Check *check, const Frame *frame, const Keyword *keyword)
+{
+	uint32_t	length = frame->instance->length;
+
+	if (length / 4 >= keyword->count ||
+		(length >= keyword->count && characters(check, frame->instance) >= keyword->count))
+		return true;
+	return report_length(check, frame, keyword, "at least");
+}
+
+bool
+check_max_length(Check *check, const Frame *frame, const Keyword *keyword)
+{
+	uint32_t	length = frame->instance->length;
+
+	if (length <= keyword->count || characters(check, frame->instance) <= keyword->count)
+		return true;
+	return report_length(check, frame, keyword, "at most");
+}
+
+bool
+check_pattern(Check *check, const Frame *frame, const Keyword *keyword)
+{
+	return pattern_matches(check->run, keyword->pattern, frame->instance->data,
+						   frame->instance->length) ||
+		report(check, frame, keyword, frame->place, "does not match the pattern %.*s",
+			   (int) keyword->value.length, keyword->value.data);
+}
+
+bool
+check_format(Check *check, const Frame *frame, const Keyword *keyword)
+{
+	const char *text = frame->instance->data;
+	size_t		length = frame->instance->length;
+
+	spend(check->run, length / 8);
+	return (keyword->format->check ? keyword->format->check(text, length) :
+			pattern_is_valid(check->run->arena, check->run->program->utf8, text, length)) ||
+		report(check, frame, keyword, frame->place, "is not %s", keyword->format->described);
+}
+
+/* Text that is said to be base64, JSON, or JSON in base64. */
+bool
+check_content(Check *check, const Frame *frame, const Keyword *keyword)
+{
+	const char *text = frame->instance->data;
+	size_t		length = frame->instance->length;
+
+	spend(check->run, length);
+	if (keyword->encoded)
+	{
+		char	   *decoded;
+
+		if (!is_base64(text, length))
+			return keyword->json ||
+				report(check, frame, keyword, frame->place, "is not in base64");
+		if (!keyword->json)
+			return true;
+		decoded = host_alloc(check->run->arena, length + 1);
+		length = decode_base64(text, length, decoded);
+		text = decoded;
+	}
+	return is_json(text, length) ||
+		report(check, frame, keyword, frame->place, "does not contain JSON");
+}
+
+/*
+ * Schemas of schemas
+ */
+
+/*
+ * A reference that comes back to where it was, with the same instance, would go
+ * on for ever.
+ */
+static bool
+is_circular(const Frame *frame, const Schema *target)
+{
+	for (const Frame *at = frame; at != NULL; at = at->parent)
+		if (at->schema == target)
+			return true;
 	return false;
 }
 
-bool
-check_additional_properties(Check *check, const Schema *schema, const Keyword *keyword,
-							JsonbValue *instance, const Place *place)
+static bool
+follow(Check *check, const Frame *frame, const Keyword *keyword, const Schema *target)
 {
-	const Schema *additional = keyword->schemas[0];
-	Members		members;
+	if (is_circular(frame, target))
+	{
+		check->run->failure = CHECK_CIRCULAR;
+		check->run->failed_at = keyword_place(check->run->arena, frame->schema, keyword);
+		return false;
+	}
+	return check_schema(check, frame, target);
+}
+
+bool
+check_ref(Check *check, const Frame *frame, const Keyword *keyword)
+{
+	return follow(check, frame, keyword, keyword->schemas[0]);
+}
+
+/* The first resource that was entered and has the anchor decides. */
+bool
+check_dynamic_ref(Check *check, const Frame *frame, const Keyword *keyword)
+{
+	const Schema *target = keyword->schemas[0];
+	size_t		length = strlen(keyword->text);
+
+	for (const Scope *scope = frame->scope; scope != NULL; scope = scope->parent)
+	{
+		const Schema *found = map_get(&scope->resource->dynamic_anchors, keyword->text, length);
+
+		if (!spend(check->run, 1))
+			return false;
+		if (found != NULL)
+			target = found;
+	}
+	return follow(check, frame, keyword, target);
+}
+
+bool
+check_all_of(Check *check, const Frame *frame, const Keyword *keyword)
+{
 	bool		good = true;
 
-	begin_members(&members, instance);
-	while (next_member(&members))
+	for (uint32_t i = 0; i < keyword->count; i++)
 	{
-		Place		child = {place, members.key.val.string.val, members.key.val.string.len, 0};
-
-		if (find_property(schema, &members.key) != NULL)
-			continue;
-		if (additional->is_false)
-			good = report_additional(check, schema, keyword, &child);
-		else
-			good &= check_schema(check, additional, &members.value, &child);
+		good &= check_schema(check, frame, keyword->schemas[i]);
 		if (!good && check->stop_at_first)
 			return false;
 	}
 	return good;
 }
 
-bool
-check_items(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-			const Place *place)
+/*
+ * Tries a schema, whose failure is no problem.  What it looked at counts if it is
+ * satisfied.
+ */
+static bool
+try_schema(const Check *check, const Frame *frame, const Schema *schema, Check *branch)
 {
-	Members		members;
-	bool		good = true;
+	Frame		inner = *frame;
+	Evaluated	evaluated;
+	bool		good;
 
-	begin_members(&members, instance);
-	while (next_member(&members))
+	branch->run = check->run;
+	branch->stop_at_first = true;
+	if (frame->evaluated != NULL)
 	{
-		Place		child = {place, NULL, 0, members.index};
-
-		good &= check_schema(check, keyword->schemas[0], &members.value, &child);
-		if (!good && check->stop_at_first)
-			return false;
+		begin_evaluated(check->run, &evaluated, frame->instance);
+		inner.evaluated = &evaluated;
 	}
-	return good;
-}
-
-bool
-check_all_of(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-			 const Place *place)
-{
-	bool		good = true;
-
-	for (int i = 0; i < keyword->count; i++)
-	{
-		good &= check_schema(check, keyword->schemas[i], instance, place);
-		if (!good && check->stop_at_first)
-			return false;
-	}
+	good = check_schema(branch, &inner, schema);
+	if (good && frame->evaluated != NULL)
+		merge_evaluated(frame->evaluated, &evaluated);
 	return good;
 }
 
@@ -497,90 +571,218 @@ check_all_of(Check *check, const Schema *schema, const Keyword *keyword, JsonbVa
  * a reader, and more would make nested branches cost more and more.
  */
 static bool
-try_branch(const Check *check, const Keyword *keyword, int number, JsonbValue *instance,
-		   const Place *place, StringInfo *reasons)
+try_branch(const Check *check, const Frame *frame, const Keyword *keyword, uint32_t number,
+		   Text *reasons)
 {
-	Check		branch = {.stop_at_first = true, .keep = is_wanted(check) ? 1 : 0};
-	Problem    *problem;
+	Check		branch = {.keep = is_wanted(check) && number < SHOWN_NAMES ? 1 : 0};
+	const Problem *problem;
 
-	if (check_schema(&branch, keyword->schemas[number], instance, place))
+	if (try_schema(check, frame, keyword->schemas[number], &branch))
 		return true;
-	if (branch.problems == NIL || number >= SHOWN_NAMES)
+	problem = branch.problems;
+	if (problem == NULL)
 		return false;
-	problem = linitial(branch.problems);
-	if (*reasons == NULL)
-		*reasons = makeStringInfo();
-	appendStringInfo(*reasons, "%s%d: ", (*reasons)->len > 0 ? "; " : "", number);
-	if (strlen(problem->instance_path) > strlen(place_text(place)))
-		appendStringInfo(*reasons, "%s ", problem->instance_path);
-	appendStringInfoString(*reasons, problem->message);
+	if (reasons->arena == NULL)
+		text_begin(reasons, check->run->arena);
+	text_printf(reasons, "%s%u: ", reasons->length > 0 ? "; " : "", number);
+	if (strlen(problem->instance_path) > strlen(place_text(check->run->arena, frame->place)))
+		text_printf(reasons, "%s ", problem->instance_path);
+	text_string(reasons, problem->message);
 	return false;
 }
 
 bool
-check_any_of(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-			 const Place *place)
+check_any_of(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	StringInfo	reasons = NULL;
+	Text		reasons = {NULL};
+	bool		good = false;
 
-	for (int i = 0; i < keyword->count; i++)
-		if (try_branch(check, keyword, i, instance, place, &reasons))
+	for (uint32_t i = 0; i < keyword->count; i++)
+	{
+		good |= try_branch(check, frame, keyword, i, &reasons);
+		/* Each branch that is satisfied says what it looked at. */
+		if (good && frame->evaluated == NULL)
 			return true;
-	return report(check, schema, keyword, place, "satisfies no schema of anyOf (%s)",
-				  reasons ? reasons->data : "");
+	}
+	return good || report(check, frame, keyword, frame->place, "satisfies no schema of anyOf (%s)",
+						  reasons.arena ? reasons.data : "");
 }
 
 bool
-check_one_of(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-			 const Place *place)
+check_one_of(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	StringInfo	reasons = NULL;
-	int			satisfied = -1;
+	Text		reasons = {NULL};
+	int64_t		satisfied = -1;
 
-	for (int i = 0; i < keyword->count; i++)
+	for (uint32_t i = 0; i < keyword->count; i++)
 	{
-		if (!try_branch(check, keyword, i, instance, place, &reasons))
+		if (!try_branch(check, frame, keyword, i, &reasons))
 			continue;
 		if (satisfied >= 0)
-			return report(check, schema, keyword, place,
-						  "satisfies more than one schema of oneOf: %d and %d", satisfied, i);
+			return report(check, frame, keyword, frame->place,
+						  "satisfies more than one schema of oneOf: %d and %u", (int) satisfied, i);
 		satisfied = i;
 	}
 	return satisfied >= 0 ||
-		report(check, schema, keyword, place, "satisfies no schema of oneOf (%s)",
-			   reasons ? reasons->data : "");
+		report(check, frame, keyword, frame->place, "satisfies no schema of oneOf (%s)",
+			   reasons.arena ? reasons.data : "");
 }
 
 bool
-check_not(Check *check, const Schema *schema, const Keyword *keyword, JsonbValue *instance,
-		  const Place *place)
+check_not(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	Check		branch = {.stop_at_first = true};
+	Check		branch = {.keep = 0};
+	Frame		inner = *frame;
 
-	return !check_schema(&branch, keyword->schemas[0], instance, place) ||
-		report(check, schema, keyword, place, "satisfies the schema of not");
+	inner.evaluated = NULL;
+	return !try_schema(check, &inner, keyword->schemas[0], &branch) ||
+		report(check, frame, keyword, frame->place, "satisfies the schema of not");
 }
 
 bool
-check_schema(Check *check, const Schema *schema, JsonbValue *instance, const Place *place)
+check_if(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	int			type = type_of(instance);
+	Check		branch = {.keep = 0};
+	bool		holds = try_schema(check, frame, keyword->schemas[0], &branch);
+	const Schema *next = keyword->schemas[holds ? 1 : 2];
+
+	return next == NULL || check_schema(check, frame, next);
+}
+
+/*
+ * Schemas
+ */
+
+static bool
+enter(Run *run)
+{
+	if (run->failure != CHECK_DONE)
+		return false;
+	if (++run->depth > MAX_DEPTH)
+	{
+		run->depth--;
+		run->failure = CHECK_TOO_DEEP;
+		return false;
+	}
+	if (run->depth % LEVELS_A_PAUSE == 0)
+		host_pause();
+	return true;
+}
+
+static bool
+check_keywords(Check *check, const Frame *frame)
+{
+	const Schema *schema = frame->schema;
+	int			type = frame->instance->type;
+	bool		type_is_right = (schema->allowed & type) != 0 ||
+		((schema->allowed & TYPE_INTEGER) && type == TYPE_NUMBER && is_integral(frame->instance));
+	bool		walks = type == TYPE_OBJECT && schema->walk != NULL && check->stop_at_first &&
+		!is_wanted(check);
 	bool		good = true;
 
-	check_stack_depth();
-	CHECK_FOR_INTERRUPTS();
-	if (schema->is_false)
-		return report(check, schema, NULL, place, "is not allowed here");
-	for (int i = 0; i < schema->keyword_count; i++)
+	if (walks && !((schema->allowed == 0 || type_is_right) && walk_object(check, frame)))
+		return count_unseen(check);
+	for (int i = type_is_right; i < schema->keyword_count; i++)
 	{
 		const Keyword *keyword = &schema->keywords[i];
 
-		if (!(keyword->rule->types & type) ||
-			keyword->rule->check(check, schema, keyword, instance, place))
+		if (!(keyword->types & type) || (walks && keyword->in_walk))
+			continue;
+		/* What was looked at is known only where the rest is right. */
+		if (!good && keyword->rule->vocabulary == VOCABULARY_UNEVALUATED)
+			break;
+		if (keyword->check(check, frame, keyword))
 			continue;
 		good = false;
-		if (check->stop_at_first)
+		if (check->stop_at_first || check->run->failure != CHECK_DONE)
 			return false;
 	}
 	return good;
+}
+
+/* With marks of its own: what its neighbours looked at does not count for it. */
+static bool
+check_tracking(Check *check, Frame *frame)
+{
+	Evaluated	evaluated;
+	Evaluated  *outer = frame->evaluated;
+	bool		good;
+
+	begin_evaluated(check->run, &evaluated, frame->instance);
+	frame->evaluated = &evaluated;
+	good = check_keywords(check, frame);
+	if (good && outer != NULL)
+		merge_evaluated(outer, &evaluated);
+	return good;
+}
+
+/* Checks the instance of the frame by one more schema. */
+bool
+check_schema(Check *check, const Frame *frame, const Schema *schema)
+{
+	Run		   *run = check->run;
+	Frame		inner = {frame, schema, frame->instance, frame->place, frame->scope,
+	frame->evaluated};
+	Scope		scope = {frame->scope, schema->resource};
+	bool		good;
+
+	if (!spend(run, 1 + schema->keyword_count) || !enter(run))
+		return false;
+	if (frame->scope == NULL || frame->scope->resource != schema->resource)
+		inner.scope = &scope;
+	if (schema->is_false)
+		good = report(check, &inner, NULL, inner.place, "is not allowed here");
+	else if (schema->tracks)
+		good = check_tracking(check, &inner);
+	else
+		good = check_keywords(check, &inner);
+	run->depth--;
+	return good && run->failure == CHECK_DONE;
+}
+
+/* Checks a part of the frame's instance. */
+bool
+check_member(Check *check, const Frame *frame, const Schema *schema, const JsonValue *value,
+			 const Place *place)
+{
+	Run		   *run = check->run;
+	Frame		inner = {NULL, schema, value, place, frame->scope, NULL};
+	Scope		scope = {frame->scope, schema->resource};
+	bool		good;
+
+	/* Many have nothing to say but the type. */
+	if (schema->keyword_count == ((schema->allowed & value->type) != 0) && !schema->is_false)
+		return spend(run, 1);
+	if (!spend(run, 1 + schema->keyword_count) || !enter(run))
+		return false;
+	if (frame->scope->resource != schema->resource)
+		inner.scope = &scope;
+	if (schema->is_false)
+		good = report(check, &inner, NULL, place, "is not allowed here");
+	else if (schema->tracks)
+		good = check_tracking(check, &inner);
+	else
+		good = check_keywords(check, &inner);
+	run->depth--;
+	return good && run->failure == CHECK_DONE;
+}
+
+CheckResult
+schema_check(const Program *program, const JsonValue *instance, void *arena, int keep)
+{
+	Run			run = {.program = program,.arena = arena};
+	Check		check = {.run = &run,.stop_at_first = keep == 0,.keep = keep};
+	Frame		frame = {.instance = instance};
+	CheckResult result;
+
+	run.steps = LEAST_STEPS + STEPS_A_BYTE * (int64_t) instance->length;
+	run.pause = run.steps - STEPS_A_PAUSE;
+	result.valid = check_schema(&check, &frame, program->root);
+	if (run.steps <= 0 && run.failure == CHECK_DONE)
+		run.failure = CHECK_TOO_LONG;
+	result.failure = run.failure;
+	result.failed_at = run.failed_at;
+	result.count = check.count;
+	result.problems = check.problems;
+	return result;
 }

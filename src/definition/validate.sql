@@ -293,7 +293,7 @@ AS $$
     UNION ALL
     SELECT ARRAY['schema'] || p.path,
            tasker._path_text(ARRAY['schema'] || p.path) || ' ' || p.message,
-           NULL, NULL
+           p.hint, NULL
     FROM tasker._schema_problems(definition -> 'schema') AS p
     WHERE jsonb_typeof(definition -> 'schema') = 'object';
 $$;

@@ -444,6 +444,28 @@ sub yaml_table
 			map { yaml_row($tasker, @$_) } @Bench::Plan::TEXTS), "\n");
 }
 
+sub library_row
+{
+	my ($tasker, $row) = @_;
+	my $theirs = { %$row, workload => $row->{theirs} };
+	my @ours = figures($tasker, $row);
+	my @others = figures($tasker, $theirs);
+	my $ratio = @ours && @others ? sprintf '%.2f', Bench::Table::median(@ours) / Bench::Table::median(@others) : '–';
+
+	return [ $row->{title}, cell($tasker, $row), cell($tasker, $theirs), $ratio ];
+}
+
+sub validation_table
+{
+	my ($tasker) = @_;
+
+	return () unless wants('validate');
+	return ("### Checking by JSON Schema\n\n",
+		"Checks a second: `json_schema_is_valid()` in one statement, beside [Ajv](https://ajv.js.org) " . version_of('ajv') . " in Node, compiled, with the same schemas and values.\n\n",
+		Bench::Table::markdown([ '', 'tasker', 'Ajv', 'tasker to Ajv' ],
+			map { library_row($tasker, $_) } grep { $_->{row} eq 'validate' } @Bench::Plan::LIBRARIES), "\n");
+}
+
 sub statements_table
 {
 	my ($tasker) = @_;
@@ -559,7 +581,7 @@ sub write_figures
 	my ($tasker) = @engines;
 
 	open my $file, '>', "$work/figures.md" or die "$work/figures.md: $!\n";
-	print $file conditions(@engines), speed_table(@engines), cost_table(@engines), our_table($tasker), reading_table($tasker), yaml_table($tasker),
+	print $file conditions(@engines), speed_table(@engines), cost_table(@engines), our_table($tasker), reading_table($tasker), yaml_table($tasker), validation_table($tasker),
 	  statements_table($tasker), notes(@engines);
 	close $file;
 	return;
@@ -600,7 +622,7 @@ delete @ENV{ grep { /^PG/ } keys %ENV };
 $ENV{PATH} = "$bindir:$ENV{PATH}";
 chosen_rows();
 my @engines = Bench::Plan::engines(chosen_peers());
-install_peers() if wants('outside') || wants('yaml') || any { $_->{peer} } @engines;
+install_peers() if wants('outside') || wants('yaml') || wants('validate') || any { $_->{peer} } @engines;
 $template = Bench::Server->make_template(place => "$work/template", bindir => $bindir);
 run_all(@engines);
 count_statements() if wants('statements');

@@ -13,7 +13,7 @@ my %SIZES = (
 	tasker => {
 		one => 100_000, diamond => 25_000, chain => 200, fan => 50, latency => 500, small => 1_000,
 		create_task_1 => 5_000, create_task_8 => 20_000, outside_c => 10_000, outside_node => 10_000,
-		reading => 20, yaml => 3,
+		reading => 20, yaml => 3, validate => 100, validate_ajv => 100,
 	},
 	plain_1 => { one => 100_000 },
 	plain_2 => { one => 100_000 },
@@ -45,7 +45,9 @@ my %WORKLOADS = (
 	outside_c => { protocol => 'outside', steps => 1 },
 	outside_node => { protocol => 'outside', steps => 1, program => 'tasker/outside.mjs' },
 	reading => { steps => 0 },
-	yaml => { steps => 0, program => 'tasker/yaml.mjs' });
+	yaml => { steps => 0, program => 'tasker/yaml.mjs' },
+	validate => { steps => 0, program => 'tasker/validate.mjs' },
+	validate_ajv => { protocol => 'validate', steps => 0, program => 'peers/ajv.mjs' });
 
 my @SHARED = qw(one diamond chain fan latency);
 
@@ -59,7 +61,7 @@ sub engines
 		{
 			name => 'tasker', title => 'tasker', program => 'tasker/workload', report_seconds => 1.3,
 			settings => [ [ shared_preload_libraries => 'tasker' ] ],
-			workloads => [ @SHARED, qw(small create_task_1 create_task_8 outside_c outside_node reading yaml) ],
+			workloads => [ @SHARED, qw(small create_task_1 create_task_8 outside_c outside_node reading yaml validate validate_ajv) ],
 		},
 		(map {
 			{
@@ -232,6 +234,19 @@ our @OURS = (
 	{ row => 'small', workload => 'small', title => 'one diamond alone: CPU µs a step, whole server, creation and waiting included', figure => cpu_a_step() },
 	{ row => 'small', workload => 'small', title => 'one diamond alone: WAL bytes a step, creation included', figure => \&wal_a_step });
 
+# Rows beside a library that does the same: what is checked, and whom to hold it against.
+sub value_of
+{
+	my ($key) = @_;
+
+	return sub { return ($_[0]{values}{$key} // [undef])->[0] };
+}
+
+our @LIBRARIES = (
+	{ row => 'validate', workload => 'validate', title => 'a flat object of five properties', library => 'ajv', theirs => 'validate_ajv', figure => value_of('flat') },
+	{ row => 'validate', workload => 'validate', title => 'an order of 20 lines, with patterns, enums and formats', library => 'ajv', theirs => 'validate_ajv', figure => value_of('order') },
+	{ row => 'validate', workload => 'validate', title => '12 shapes, with references, oneOf and unevaluatedProperties', library => 'ajv', theirs => 'validate_ajv', figure => value_of('shapes') });
+
 our @GRAPHS = (
 	[ layers_10x4 => '10 layers of 4, each needs all of the layer before' ],
 	[ layers_11x4 => '11 layers of 4, the same' ],
@@ -246,7 +261,7 @@ our @TEXTS = (
 	[ kb_500 => '1,088 steps, 500 kB' ]);
 our @READERS = ([ tasker => '`yaml_to_jsonb`' ], [ yaml => 'npm yaml' ], [ 'js-yaml' => 'npm js-yaml' ]);
 
-our @ROWS = qw(one create diamond chain fan latency outside create_task small reading yaml statements);
+our @ROWS = qw(one create diamond chain fan latency outside create_task small reading yaml validate statements);
 
 # Workloads that the rows asked for need.
 sub workloads_of
@@ -259,6 +274,7 @@ sub workloads_of
 	# Workers outside are held against the one-step tasks of the others.
 	$workloads{one} = 1 if $wanted{outside};
 	$workloads{$_} = 1 foreach grep { $wanted{$_} } qw(reading yaml);
+	$workloads{ $_->{theirs} } = $workloads{ $_->{workload} } = 1 foreach grep { $wanted{ $_->{row} } } @LIBRARIES;
 	return \%workloads;
 }
 

@@ -31,6 +31,9 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	definition/validate_keys.sql \
 	definition/validate.sql \
 	definition/register.sql \
+	definition/key_schema.sql \
+	definition/export.sql \
+	definition/lint.sql \
 	registry/registries.sql \
 	task/annotations.sql \
 	task/identity.sql \

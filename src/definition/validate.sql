@@ -59,6 +59,36 @@ $$;
 COMMENT ON FUNCTION tasker._merge(jsonb, jsonb) IS
 'Two objects merged, theirs within them too; anything else is replaced. Private.';
 
+CREATE FUNCTION tasker._with_common_config(definition jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    common constant jsonb := definition -> 'handler_config';
+BEGIN
+    IF jsonb_typeof(common) IS DISTINCT FROM 'object'
+       OR common = '{}'
+       OR jsonb_typeof(definition -> 'step_templates') IS DISTINCT FROM 'array' THEN
+        RETURN definition;
+    END IF;
+    -- A step that says neither who runs it nor how is one that forgot to.
+    RETURN jsonb_set(definition, '{step_templates}', (
+        SELECT coalesce(jsonb_agg(
+                   CASE
+                       WHEN jsonb_typeof(s.element) = 'object'
+                            AND (s.element ? 'handler_class' OR s.element ? 'handler_config')
+                            AND coalesce(jsonb_typeof(s.element -> 'handler_config'), 'null') IN ('object', 'null') THEN
+                           s.element || jsonb_build_object('handler_config', tasker._merge(
+                               common, coalesce(nullif(s.element -> 'handler_config', 'null'), '{}')))
+                       ELSE s.element
+                   END ORDER BY s.n), '[]')
+        FROM tasker._elements(definition -> 'step_templates') AS s));
+END;
+$$;
+COMMENT ON FUNCTION tasker._with_common_config(jsonb) IS
+'A merged definition in which the handler_config of each step begins with that of the task. Private.';
+
 CREATE FUNCTION tasker._merge_environment(definition jsonb, environment text)
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -71,7 +101,7 @@ DECLARE
     merged jsonb;
 BEGIN
     IF changes IS NULL THEN
-        RETURN base;
+        RETURN tasker._with_common_config(base);
     END IF;
     merged := tasker._merge(base, changes - 'step_templates');
     IF jsonb_typeof(base -> 'step_templates') = 'array'
@@ -91,11 +121,11 @@ BEGIN
             FROM tasker._elements(base -> 'step_templates') AS step
             LEFT JOIN change ON change.name = tasker._string(step.element -> 'name')));
     END IF;
-    RETURN merged;
+    RETURN tasker._with_common_config(merged);
 END;
 $$;
 COMMENT ON FUNCTION tasker._merge_environment(jsonb, text) IS
-'The definition with one of its environments merged in and environments taken out: objects are merged, step_templates by name in the order of the definition, anything else is replaced, and steps that the definition does not have are ignored. An environment that it does not name, or NULL, changes nothing. Source: reference 5.3. Private.';
+'The definition with one of its environments merged in and environments taken out: objects are merged, step_templates by name in the order of the definition, anything else is replaced, and steps that the definition does not have are ignored. The handler_config of the task is merged into those of its steps. An environment that it does not name, or NULL, changes nothing. Source: reference 5.3. Private.';
 
 CREATE FUNCTION tasker._definition_dependencies(definition jsonb)
 RETURNS TABLE (step_no integer, dependency text, path text[])

@@ -330,6 +330,52 @@ $$;
 COMMENT ON FUNCTION tasker._graph_problems(jsonb) IS
 'What is wrong with a merged definition as a whole: names, dependencies, cycles, handlers, URLs, the schema. also is a second place that belongs to the problem. Private.';
 
+CREATE FUNCTION tasker._placed(definition jsonb, environments text[], paths text[])
+RETURNS TABLE (n bigint, path text[], in_block boolean)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH wanted AS MATERIALIZED (
+        SELECT w.n, w.environment,
+               definition -> 'environments' -> w.environment AS block,
+               ARRAY(SELECT jsonb_array_elements_text(w.path::jsonb)) AS path
+        FROM unnest(environments, paths) WITH ORDINALITY AS w (environment, path, n)
+    ), change AS MATERIALIZED (
+        -- where an environment's element for a step stands
+        SELECT w.environment, (s.step_no - 1)::text AS step_index, min(e.n)::text AS change_index
+        FROM (SELECT DISTINCT x.environment
+              FROM wanted AS x
+              WHERE x.environment IS NOT NULL) AS w
+        JOIN tasker._definition_steps(definition) AS s ON true
+        JOIN tasker._elements(definition -> 'environments' -> w.environment -> 'step_templates') AS e
+            ON tasker._string(e.element -> 'name') = s.name
+        GROUP BY w.environment, s.step_no
+    ), inside AS (
+        SELECT w.*,
+               CASE
+                   WHEN w.environment IS NULL THEN NULL
+                   -- the name is what an element is found by, not what it changes
+                   WHEN w.path[3] = 'name' THEN NULL
+                   WHEN w.path[1] = 'step_templates' THEN
+                       ARRAY['step_templates', c.change_index] || w.path[3:]
+                   ELSE w.path
+               END AS block_path
+        FROM wanted AS w
+        LEFT JOIN change AS c
+            ON c.environment = w.environment
+           AND w.path[1] = 'step_templates'
+           AND c.step_index = w.path[2]
+    )
+    SELECT i.n,
+           CASE WHEN i.block #> i.block_path IS NOT NULL
+                THEN ARRAY['environments', i.environment] || i.block_path
+                ELSE i.path END,
+           i.block #> i.block_path IS NOT NULL
+    FROM inside AS i;
+$$;
+COMMENT ON FUNCTION tasker._placed(jsonb, text[], text[]) IS
+'Where the values at these places (jsonb arrays of keys, as text) of what an environment makes of a definition stand in the definition as it is written: in the block of the environment, where they are there, else where the base has them. n counts the places from 1. Private.';
+
 CREATE FUNCTION tasker._definition_problems(definition jsonb, environment text)
 RETURNS TABLE (path text[], message text, hint text, also text[])
 LANGUAGE sql STABLE
@@ -345,43 +391,15 @@ AS $$
         FROM tasker._entries(definition -> 'environments') AS e
         WHERE jsonb_typeof(e.entry) = 'object'
     ), found AS MATERIALIZED (
-        SELECT m.environment, m.rank, g.path, g.message, g.hint, g.also,
-               definition -> 'environments' -> m.environment AS block
+        SELECT m.environment, m.rank, g.path, g.message, g.hint, g.also, row_number() OVER () AS n
         FROM merged AS m
         CROSS JOIN LATERAL tasker._graph_problems(m.whole) AS g
-    ), change AS MATERIALIZED (
-        -- where an environment's element for a step stands
-        SELECT m.environment, (s.step_no - 1)::text AS step_index, min(e.n)::text AS change_index
-        FROM merged AS m
-        JOIN tasker._definition_steps(definition) AS s ON true
-        JOIN tasker._elements(definition -> 'environments' -> m.environment -> 'step_templates') AS e
-            ON tasker._string(e.element -> 'name') = s.name
-        WHERE m.environment IS NOT NULL
-          AND EXISTS (SELECT FROM found AS f WHERE f.environment IS NOT NULL)
-        GROUP BY m.environment, s.step_no
-    ), inside AS (
-        -- the same place in the block of the environment, if the value stands there
-        SELECT f.*,
-               CASE
-                   WHEN f.environment IS NULL THEN NULL
-                   -- the name is what an element is found by, not what it changes
-                   WHEN f.path[3] = 'name' THEN NULL
-                   WHEN f.path[1] = 'step_templates' THEN
-                       ARRAY['step_templates', c.change_index] || f.path[3:]
-                   ELSE f.path
-               END AS block_path
-        FROM found AS f
-        LEFT JOIN change AS c
-            ON c.environment = f.environment
-           AND f.path[1] = 'step_templates'
-           AND c.step_index = f.path[2]
     ), placed AS (
-        SELECT CASE WHEN i.block #> i.block_path IS NOT NULL
-                    THEN ARRAY['environments', i.environment] || i.block_path
-                    ELSE i.path END AS path,
-               i.message, i.hint, i.also, i.environment, i.rank,
-               i.block #> i.block_path IS NOT NULL AS in_block
-        FROM inside AS i
+        SELECT p.path, f.message, f.hint, f.also, f.environment, f.rank, p.in_block
+        FROM found AS f
+        JOIN tasker._placed(definition,
+                            ARRAY(SELECT f2.environment FROM found AS f2 ORDER BY f2.n),
+                            ARRAY(SELECT to_jsonb(f2.path)::text FROM found AS f2 ORDER BY f2.n)) AS p ON p.n = f.n
     )
     SELECT t.path, t.message, t.hint, NULL::text[]
     FROM tasker._type_problems(definition) AS t

@@ -30,6 +30,7 @@ extern char *text_format(const char *format, ...) __attribute__((format(printf, 
 
 /* db.c */
 extern PGconn *db_connect(const char *conninfo);
+extern void db_notices_about(PGconn *connection, char *about);
 extern PGresult *db_query(PGconn *connection, const char *sql, int count,
 						  const char *const *values);
 extern bool db_is(const PGresult *result, const char *sqlstate);

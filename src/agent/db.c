@@ -9,15 +9,23 @@
 #include "agent.h"
 
 static void
-print_notice(void *argument, const PGresult *result)
+print_field(const PGresult *result, int field, const char *label)
 {
-	const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
+	const char *text = PQresultErrorField(result, field);
 
-	(void) argument;
+	if (text != NULL)
+		fprintf(stderr, "%s: %s\n", label, text);
+}
+
+static void
+print_notice(void *about, const PGresult *result)
+{
+	if (about != NULL)
+		fprintf(stderr, "%s: ", (const char *) about);
 	fprintf(stderr, "%s: %s\n", PQresultErrorField(result, PG_DIAG_SEVERITY),
 			PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
-	if (hint != NULL)
-		fprintf(stderr, "HINT: %s\n", hint);
+	print_field(result, PG_DIAG_MESSAGE_DETAIL, "DETAIL");
+	print_field(result, PG_DIAG_MESSAGE_HINT, "HINT");
 }
 
 /*
@@ -40,8 +48,17 @@ db_connect(const char *conninfo)
 		PQfinish(connection);
 		return NULL;
 	}
-	PQsetNoticeReceiver(connection, print_notice, NULL);
+	db_notices_about(connection, NULL);
 	return connection;
+}
+
+/*
+ * Notices are printed as being about that, which must live on.
+ */
+void
+db_notices_about(PGconn *connection, char *about)
+{
+	PQsetNoticeReceiver(connection, print_notice, about);
 }
 
 /*
@@ -62,15 +79,6 @@ db_is(const PGresult *result, const char *sqlstate)
 	const char *own = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 
 	return own != NULL && strcmp(own, sqlstate) == 0;
-}
-
-static void
-print_field(const PGresult *result, int field, const char *label)
-{
-	const char *text = PQresultErrorField(result, field);
-
-	if (text != NULL)
-		fprintf(stderr, "%s: %s\n", label, text);
 }
 
 /*

@@ -78,7 +78,6 @@ BEGIN
                        SELECT CASE WHEN bool_or(tasker._step_state(r.state) IN ('in_progress', 'waiting_for_retry')) THEN 0
                                    ELSE min(s.step_no) FILTER (
                                             WHERE coalesce(r.state, 0) = 0
-                                              AND NOT (r.step_no IS NULL AND coalesce(s.name = ANY (a.bypass_steps), false))
                                               AND NOT EXISTS (
                                                   SELECT
                                                   FROM unnest(s.parents) AS o (step_no)

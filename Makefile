@@ -124,7 +124,7 @@ bench: all
 bench-scale bench-cores: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/bench/$(@:bench-%=%)
 
-# doc/reference.md, from the comments in the database.
+# doc/reference.md and the schema of definitions, from the database.
 .PHONY: doc
 doc: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/doc_reference

@@ -171,7 +171,11 @@ run(int argc, char **argv)
 int
 main(int argc, char **argv)
 {
-	int			status = run(argc, argv);
+	int			status;
+
+	/* In a pipeline's log it stands in one order with what goes to stderr. */
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	status = run(argc, argv);
 
 	/* What could not be printed was not said. */
 	if (fflush(stdout) != 0 || ferror(stdout))

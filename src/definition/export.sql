@@ -114,8 +114,11 @@ AS $$
                             WHEN k.n > 1 THEN '.' || k.key
                             ELSE k.key END, '' ORDER BY k.n)
             FROM unnest(d.place) WITH ORDINALITY AS k (key, n)),
-           d.old_value, d.new_value
+           CASE WHEN w.as_written THEN $1 #> d.place ELSE d.old_value END,
+           CASE WHEN w.as_written THEN $2 #> d.place ELSE d.new_value END
     FROM tasker._jsonb_differences(tasker._comparable($1), tasker._comparable($2), '{}') AS d
+    -- what has steps within it, and lies in none
+    CROSS JOIN LATERAL (SELECT d.place[1] = 'environments' AND cardinality(d.place) <= 3) AS w (as_written)
     UNION ALL
     SELECT 'changed', 'step_templates', o.before, o.after
     FROM (SELECT tasker._steps_in_common($1, $2) AS before,

@@ -291,6 +291,7 @@ RETURNS TABLE (rule text, path text, line integer, message text, hint text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
+SET intervalstyle = 'postgres'
 AS $$
 DECLARE
     template tasker.template := tasker._read_template(definition, environment);

@@ -21,6 +21,9 @@
 #define READ_CHANGES \
 	"SELECT change, path, " SHOWN("before") ", " SHOWN("after") " FROM tasker.diff_task($1, $2)"
 
+/* Two at a time would each tell what the other does; the key is "task", "appl". */
+#define TAKE_TURN	"SELECT pg_advisory_xact_lock(x'7461736b'::integer, x'6170706c'::integer)"
+
 typedef struct File
 {
 	char	   *path;			/* as messages show it: with the directory as it was given */
@@ -474,7 +477,7 @@ finish(Apply *apply)
 static int
 apply_files(Apply *apply)
 {
-	if (!db_run(apply->connection, "BEGIN"))
+	if (!db_run(apply->connection, "BEGIN") || !db_run(apply->connection, TAKE_TURN))
 		return EXIT_FAILED;
 	for (size_t i = 0; i < apply->files.count; i++)
 	{

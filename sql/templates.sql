@@ -10,7 +10,7 @@ SELECT count(tasker.register_external_handler(name, 'code'))
 FROM unnest('{fetch,charge,notify}'::text[]) AS name;
 CREATE TEMPORARY TABLE shop (source text);
 INSERT INTO shop VALUES ($$# a comment
-name: order
+name: parcel
 namespace_name: code
 version: 1.0.0
 timeout: 1 hour
@@ -29,19 +29,19 @@ SELECT d.change, d.path, d.before, d.after = tasker.yaml_to_jsonb(source) AS who
 SELECT tasker.register_task(source) AS id FROM shop \gset
 SELECT count(*) AS changes FROM shop, tasker.diff_task(source);
 -- What comes out goes in again.
-SELECT tasker.export_task('order', 'code') = source AS same, tasker.register_task(tasker.export_task('order', 'code')) = :id AS same_id FROM shop;
+SELECT tasker.export_task('parcel', 'code') = source AS same, tasker.register_task(tasker.export_task('parcel', 'code')) = :id AS same_id FROM shop;
 SELECT tasker.register_task(replace(source, '1.0.0', '1.10.0')) > 0 AS registered FROM shop;
 SELECT tasker.register_task(replace(source, '1.0.0', '1.9.0'), 'live') > 0 AS registered FROM shop;
-SELECT v.version, substring(tasker.export_task('order', 'code', v.version), 'version: (\S+)') AS exported
+SELECT v.version, substring(tasker.export_task('parcel', 'code', v.version), 'version: (\S+)') AS exported
 FROM (VALUES (NULL), ('1.0.0'), ('1.9.0')) AS v (version);
-SELECT tasker.export_task('ordr', 'code');
+SELECT tasker.export_task('parcl', 'code');
 \echo :LAST_ERROR_SQLSTATE
-SELECT tasker.export_task('order');
-SELECT tasker.export_task('order', 'code', '2.0.0');
+SELECT tasker.export_task('parcel');
+SELECT tasker.export_task('parcel', 'code', '2.0.0');
 
 -- By the names of the steps, whatever their places; at any depth; lists as a whole.
 SELECT d.* FROM tasker.diff_task($$
-name: order
+name: parcel
 namespace_name: code
 version: 1.0.0
 on_failure: stop
@@ -54,14 +54,14 @@ environments:
   live:
     step_templates: [{name: fetch, timeout: 1 s}, {name: charge, timeout: 10 s}]
 $$) AS d;
-SELECT d.* FROM tasker.diff_task('{name: order, namespace_name: code, version: 1.0.0, step_templates: [{name: fetch, handler_class: fetch}]}') AS d;
+SELECT d.* FROM tasker.diff_task('{name: parcel, namespace_name: code, version: 1.0.0, step_templates: [{name: fetch, handler_class: fetch}]}') AS d;
 -- Comments alone, and another environment alone.
 SELECT d.* FROM shop, tasker.diff_task(source || '# more') AS d;
 SELECT d.* FROM shop, tasker.diff_task(source, 'live') AS d;
 SELECT d.* FROM shop, tasker.diff_task(replace(source, '1.0.0', '1.9.0')) AS d;
 -- It stores nothing, and refuses what register_task() would.
-SELECT source = tasker.export_task('order', 'code', '1.0.0') AS unchanged FROM shop;
-SELECT tasker.diff_task('{name: order, step_templates: [{name: a}]}');
+SELECT source = tasker.export_task('parcel', 'code', '1.0.0') AS unchanged FROM shop;
+SELECT tasker.diff_task('{name: parcel, step_templates: [{name: a}]}');
 \echo :LAST_ERROR_SQLSTATE
 SELECT tasker.diff_task(NULL);
 \echo :LAST_ERROR_SQLSTATE
@@ -72,12 +72,12 @@ SELECT tasker.diff_task('a: [');
 CREATE ROLE regress_tasker_reader;
 SET ROLE regress_tasker_reader;
 SELECT count(*) AS changes FROM tasker.diff_task($$
-name: order
+name: parcel
 namespace_name: code
 version: 1.0.0
 step_templates: [{name: fetch, handler_class: fetch}]
 $$);
-SELECT count(tasker.export_task('order', 'code')) AS exported;
+SELECT count(tasker.export_task('parcel', 'code')) AS exported;
 SELECT count(*) AS found FROM tasker.lint_task('{name: x, namespace_name: code, step_templates: [{name: a, handler_class: fetch}]}');
 RESET ROLE;
 

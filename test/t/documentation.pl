@@ -133,6 +133,23 @@ is(slurp_file("$FindBin::RealBin/../../src/definition/definition.schema.json"),
 	$node->safe_psql('postgres', 'SELECT jsonb_pretty(tasker.definition_schema())') . "\n",
 	'src/definition/definition.schema.json is what make doc makes');
 
+# Every definition that a page or an example shows is one to an editor, too.
+my @shown;
+for my $file (glob("$FindBin::RealBin/../../{README.md,doc/*.md,example/*/*.md}"))
+{
+	push @shown, grep { /^name: .*^step_templates:/ms } slurp_file($file) =~ /^```yaml\n(.*?)^```/msg;
+}
+push @shown, map { slurp_file($_) } glob("$FindBin::RealBin/../../example/*/*.yaml");
+cmp_ok(scalar @shown, '>', 1, 'definitions are shown');
+for my $shown (@shown)
+{
+	my ($name) = $shown =~ /^name: (.*)/m;
+
+	is($node->safe_psql('postgres', <<"SQL"), '', "the definition of $name satisfies the schema");
+SELECT e FROM tasker.json_schema_errors(tasker.definition_schema(), tasker.yaml_to_jsonb(\$definition\$$shown\$definition\$)) AS e
+SQL
+}
+
 # The reference is what `make doc` makes of the comments.
 my ($reference, $errors) = run_command(
 	[

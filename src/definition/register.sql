@@ -2,9 +2,13 @@
 
 CREATE FUNCTION tasker._compile_steps(definition jsonb)
 RETURNS SETOF tasker.plan_step
-LANGUAGE sql STABLE ROWS 5000
+LANGUAGE plpgsql STABLE ROWS 5000
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH task AS MATERIALIZED (
         SELECT definition ->> 'default_dependent_system' AS dependent_system
     ), step AS MATERIALIZED (
@@ -37,7 +41,7 @@ AS $$
            delay.base,
            CASE WHEN delay.grows THEN coalesce(tasker._duration(s.step -> 'retry' -> 'max_delay'), interval '30 s')
                 ELSE delay.base END,
-           coalesce((s.step -> 'retry' ->> 'jitter')::real, CASE WHEN delay.factor IS NULL THEN 0.1 ELSE 0 END),
+           coalesce((s.step -> 'retry' ->> 'jitter')::real, CASE WHEN delay.factor IS NULL THEN 0.1 ELSE 0 END::real),
            tasker._duration(s.step -> 'timeout'),
            coalesce((s.step ->> 'skippable')::boolean, false)
     FROM step AS s
@@ -53,6 +57,7 @@ AS $$
                         tasker._duration(api.config -> 'retry_delay'),
                         interval '1 s') * coalesce((api.config ->> 'jitter_factor')::float8, 1) AS base) AS delay
     ORDER BY s.step_no;
+END;
 $$;
 COMMENT ON FUNCTION tasker._compile_steps(jsonb) IS
 'Rows of tasker.plan_step, but for the plan''s id, of a merged definition that has no problem. Private.';
@@ -176,6 +181,9 @@ AS $$
 DECLARE
     warning record;
 BEGIN
+    IF NOT EXISTS (SELECT FROM tasker._definition_warnings(definition)) THEN
+        RETURN;     -- and the text need not be read a second time
+    END IF;
     FOR warning IN
         WITH found AS MATERIALIZED (
             SELECT w.path, w.message, w.hint, row_number() OVER (ORDER BY w.path) AS n

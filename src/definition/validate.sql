@@ -183,9 +183,13 @@ COMMENT ON FUNCTION tasker._handler_hint(text, text, text) IS
 
 CREATE FUNCTION tasker._graph_problems(definition jsonb)
 RETURNS TABLE (path text[], message text, hint text, also text[])
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH step AS MATERIALIZED (
         SELECT s.step_no, s.name, s.handler_class, s.handler_type, s.step,
                ARRAY['step_templates', (s.step_no - 1)::text] AS path,
@@ -326,15 +330,23 @@ AS $$
            NULL, NULL
     FROM tasker._schema_problems(definition -> 'schema') AS p
     WHERE jsonb_typeof(definition -> 'schema') = 'object';
+END;
 $$;
 COMMENT ON FUNCTION tasker._graph_problems(jsonb) IS
 'What is wrong with a merged definition as a whole: names, dependencies, cycles, handlers, URLs, the schema. also is a second place that belongs to the problem. Private.';
 
 CREATE FUNCTION tasker._placed(definition jsonb, environments text[], paths text[])
 RETURNS TABLE (n bigint, path text[], in_block boolean)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    IF cardinality(paths) = 0 THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
     WITH wanted AS MATERIALIZED (
         SELECT w.n, w.environment,
                definition -> 'environments' -> w.environment AS block,
@@ -372,15 +384,20 @@ AS $$
                 ELSE i.path END,
            i.block #> i.block_path IS NOT NULL
     FROM inside AS i;
+END;
 $$;
 COMMENT ON FUNCTION tasker._placed(jsonb, text[], text[]) IS
 'Where the values at these places (jsonb arrays of keys, as text) of what an environment makes of a definition stand in the definition as it is written: in the block of the environment, where they are there, else where the base has them. n counts the places from 1. Private.';
 
 CREATE FUNCTION tasker._definition_problems(definition jsonb, environment text)
 RETURNS TABLE (path text[], message text, hint text, also text[])
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH merged AS MATERIALIZED (
         SELECT NULL::text AS environment, 0 AS rank,
                tasker._merge_environment(definition, NULL) AS whole
@@ -411,6 +428,7 @@ AS $$
     FROM (SELECT DISTINCT ON (p.path, p.message) p.*
           FROM placed AS p
           ORDER BY p.path, p.message, p.rank, p.environment) AS p;
+END;
 $$;
 COMMENT ON FUNCTION tasker._definition_problems(jsonb, text) IS
 'All problems of a definition, of the definition itself and of what each of its environments makes of it, each once; the one named here goes before the others. Private.';

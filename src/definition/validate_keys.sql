@@ -246,9 +246,13 @@ COMMENT ON FUNCTION tasker._definition_steps(jsonb) IS
 
 CREATE FUNCTION tasker._definition_nodes(definition jsonb)
 RETURNS TABLE (scope text, path text[], node jsonb)
-LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10000
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE ROWS 10000
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH task AS MATERIALIZED (
         SELECT 'task' AS scope, '{}'::text[] AS path, definition AS node
         UNION ALL
@@ -292,15 +296,21 @@ AS $$
           UNION ALL
           SELECT step.path, step.node FROM step) AS owner
     CROSS JOIN LATERAL tasker._elements(owner.node -> 'custom_events') AS e;
+END;
 $$;
 COMMENT ON FUNCTION tasker._definition_nodes(jsonb) IS
 'Every place of a definition, as it is written, where keys of our own stand. scope is that of _definition_keys(), or environment (keys of a task) or change (keys of a step, within an environment). Private.';
 
+-- Making a plan of these checks takes longer than running it: PL/pgSQL keeps it.
 CREATE FUNCTION tasker._type_problems(definition jsonb)
 RETURNS TABLE (path text[], message text, hint text)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH node AS MATERIALIZED (
         SELECT n.scope, n.path, n.node
         FROM tasker._definition_nodes(definition) AS n
@@ -530,15 +540,20 @@ AS $$
           WHERE c.scope = 'change'
             AND tasker._string(c.node -> 'name') IS NOT NULL) AS n
     WHERE n.nth > 1;
+END;
 $$;
 COMMENT ON FUNCTION tasker._type_problems(jsonb) IS
 'Values of a definition, as it is written, that are missing, of the wrong type or out of bounds. Private.';
 
 CREATE FUNCTION tasker._definition_warnings(definition jsonb)
 RETURNS TABLE (path text[], message text, hint text)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH node AS MATERIALIZED (
         SELECT CASE n.scope WHEN 'environment' THEN 'task' WHEN 'change' THEN 'step' ELSE n.scope END AS scope,
                n.scope AS written_as, n.path, n.node
@@ -585,6 +600,7 @@ AS $$
     UNION ALL
     SELECT w.path, w.message, w.hint
     FROM tasker._secret_warnings(definition) AS w;
+END;
 $$;
 COMMENT ON FUNCTION tasker._definition_warnings(jsonb) IS
 'What a definition says without effect: unknown keys, changes of steps that are not there, delays above their cap. Private.';

@@ -24,7 +24,7 @@ BEGIN
 END;
 $$;
 SELECT tasker.register_handler('work', 'regress_concurrent.work', namespace => 'queue');
-SELECT tasker.register_external_handler('outside', namespace => 'queue');
+SELECT tasker.register_external_handler('abroad', namespace => 'queue');
 
 -- Five steps that need the first, and one that needs two of them; by SQL and by a worker.
 SELECT tasker.register_task(format($$
@@ -39,7 +39,7 @@ step_templates:
   - {name: e, handler_class: %1$s, depends_on_step: a, retry: {limit: 2, base_delay: 0}}
   - {name: f, handler_class: %1$s, depends_on_step: a, retry: {limit: 2, base_delay: 0}}
 $$, name)) > 0 AS registered
-FROM unnest('{work,outside}'::text[]) AS name;
+FROM unnest('{work,abroad}'::text[]) AS name;
 -- The definition has these edges and no others.
 SELECT s.step_no, s.name, s.parents, s.level
 FROM tasker.plan AS p
@@ -99,7 +99,7 @@ CROSS JOIN LATERAL history((r ->> 'task_id')::bigint) AS h;
 CREATE FUNCTION claimed()
 RETURNS text
 LANGUAGE sql
-AS $$ SELECT coalesce(string_agg(c.step_name, ','), 'nothing') FROM tasker.claim_steps('worker', '{outside}', '{queue}', 10, '1 hour') AS c $$;
+AS $$ SELECT coalesce(string_agg(c.step_name, ','), 'nothing') FROM tasker.claim_steps('worker', '{abroad}', '{queue}', 10, '1 hour') AS c $$;
 CREATE FUNCTION ready(task_id bigint)
 RETURNS text
 LANGUAGE sql
@@ -108,7 +108,7 @@ CREATE FUNCTION id_of(task_id bigint, step_name text)
 RETURNS bigint
 LANGUAGE sql
 AS $$ SELECT w.step_id FROM tasker.workflow_steps AS w WHERE w.task_id = id_of.task_id AND w.name = step_name $$;
-SELECT tasker.create_task('outside', '{}', 'queue') AS task \gset
+SELECT tasker.create_task('abroad', '{}', 'queue') AS task \gset
 CREATE PROCEDURE settle(task bigint)
 LANGUAGE plpgsql
 AS $$
@@ -167,7 +167,7 @@ WHERE namespace = 'queue'
   AND name = 'either'
 ORDER BY plan_id;
 
-SELECT tasker.unregister_handler('work', 'queue'), tasker.unregister_handler('outside', 'queue');
+SELECT tasker.unregister_handler('work', 'queue'), tasker.unregister_handler('abroad', 'queue');
 RESET ROLE;
 RESET search_path;
 DROP SCHEMA regress_concurrent CASCADE;

@@ -318,7 +318,7 @@ ORDER BY p.environment NULLS FIRST, s.step_no;
 SELECT tasker.register_task($$
 name: calls
 namespace_name: regress
-handler_config: {type: api, url: "https://example.com/", parms: {}}
+handler_config: {type: api, url: "https://example.com/", parms: {}, params: {key: "${COMMON_KEY}"}}
 step_templates:
   - {name: one, handler_config: {header: {}}}
   - {name: two, handler_class: nobody, handler_config: {retry_delay: 3, jitter_factor: 0.5}}

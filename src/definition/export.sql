@@ -144,7 +144,7 @@ BEGIN
     END IF;
     PERFORM tasker._raise_problems(
         definition, new_template.definition,
-        coalesce(new_template.environment, current_setting('tasker.environment', true)));
+        coalesce(new_template.environment, current_setting('tasker.environment', true)), false);
     IF old_template.template_id IS NULL THEN
         RETURN QUERY
         SELECT 'added', '', NULL::jsonb, new_template.definition;

@@ -18,7 +18,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 20
 SET search_path = pg_catalog, pg_temp
 AS $$
     VALUES
-        ('without_effect', 'What registering warns of: an unknown key, a change of a step that is not there, a delay above its cap.',
+        ('warning', 'What registering warns of: an unknown key, a change of a step that is not there, a delay above its cap, a secret that is not set.',
          'doc/definition.md lists every key.'),
         ('api_without_retry', 'An HTTP step that fails for good at its first failure.',
          'Networks fail now and then: allow another attempt, retry: {limit: 3}.'),
@@ -302,7 +302,7 @@ DECLARE
     hints text[];
 BEGIN
     PERFORM tasker._raise_problems(
-        definition, parsed, coalesce(template.environment, current_setting('tasker.environment', true)));
+        definition, parsed, coalesce(template.environment, current_setting('tasker.environment', true)), false);
 
     WITH merged AS MATERIALIZED (
         SELECT NULL::text AS environment
@@ -336,7 +336,7 @@ BEGIN
         CROSS JOIN LATERAL tasker._lint_environment(parsed, m.environment) AS l
         WHERE m.environment IS NOT NULL
         UNION ALL
-        SELECT 'without_effect', w.path, w.message, w.hint
+        SELECT 'warning', w.path, w.message, w.hint
         FROM tasker._definition_warnings(parsed) AS w
     )
     SELECT array_agg(e.rule), array_agg(to_jsonb(e.path)::text), array_agg(e.message),

@@ -140,7 +140,7 @@ $$;
 COMMENT ON FUNCTION tasker._compile_plans(integer) IS
 'Brings the plans of a template in line with its definition: retires those that differ and makes those that are missing. Private.';
 
-CREATE FUNCTION tasker._raise_problems(source text, definition jsonb, environment text)
+CREATE FUNCTION tasker._raise_problems(source text, definition jsonb, environment text, registering boolean)
 RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -161,7 +161,9 @@ BEGIN
     IF problems = 0 THEN
         RETURN;
     END IF;
-    PERFORM tasker._note_refused_template(definition, problems, details);
+    IF registering THEN
+        PERFORM tasker._note_refused_template(definition, problems, details);
+    END IF;
     RAISE EXCEPTION USING
         ERRCODE = 'TK005',
         MESSAGE = 'invalid definition' || coalesce(' of task "' || left(tasker._string(definition -> 'name'), 128) || '"', '')
@@ -170,8 +172,8 @@ BEGIN
         HINT = coalesce(first_hint, 'tasker.validate_task() gives them as rows.');
 END;
 $$;
-COMMENT ON FUNCTION tasker._raise_problems(text, jsonb, text) IS
-'Raises TK005 with all problems of a definition in the detail, each with its line; nothing where there is none. Private.';
+COMMENT ON FUNCTION tasker._raise_problems(text, jsonb, text, boolean) IS
+'Raises TK005 with all problems of a definition in the detail, each with its line; nothing where there is none. registering: the refusal is noted. Private.';
 
 CREATE FUNCTION tasker._raise_warnings(source text, definition jsonb)
 RETURNS void
@@ -285,7 +287,7 @@ BEGIN
 
     PERFORM tasker._raise_problems(
         definition, new_template.definition,
-        coalesce(new_template.environment, current_setting('tasker.environment', true)));
+        coalesce(new_template.environment, current_setting('tasker.environment', true)), true);
 
     LOOP
         SELECT t.*

@@ -159,7 +159,7 @@ write_file('d.yaml', definition('d', "timout: 3 s\n"));
 ($status, $out, $err) = apply('--lint', '--dry-run');
 is($status, 0, 'a warning is no error');
 like($err, qr{^DIR/d\.yaml: WARNING: line 5, timout: unknown key "timout" is ignored\nHINT: Did you mean "timeout"\?$}m, 'it has its file');
-like($out, qr{^DIR/d\.yaml:5: without_effect: unknown key "timout" is ignored$}m, 'and so has what is unwise');
+like($out, qr{^DIR/d\.yaml:5: warning: unknown key "timout" is ignored$}m, 'and so has what is unwise');
 write_file('d.yaml', definition('d'));
 
 # Environments.

@@ -31,6 +31,9 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	definition/validate_keys.sql \
 	definition/validate.sql \
 	definition/register.sql \
+	definition/key_schema.sql \
+	definition/export.sql \
+	definition/lint.sql \
 	registry/registries.sql \
 	task/annotations.sql \
 	task/identity.sql \
@@ -51,7 +54,8 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	engine/install.sql))
 EXTENSION_SCRIPT = tasker--$(EXTVERSION).sql
 DATA_built = $(EXTENSION_SCRIPT)
-EXTRA_CLEAN = tasker--*.sql tmp_check tmp_fuzz output_iso $(patsubst %.c,%,$(wildcard test/fuzz/*_fuzz.c))
+EXTRA_CLEAN = tasker--*.sql tmp_check tmp_fuzz output_iso $(patsubst %.c,%,$(wildcard test/fuzz/*_fuzz.c)) \
+	src/agent/tasker-agent
 
 # Our own warnings are errors; the server's headers are not ours to warn about.
 PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc \
@@ -77,6 +81,28 @@ $(EXTENSION_SCRIPT): $(SQL_PARTS) tasker.control
 	cat $(SQL_PARTS) > $@
 
 $(OBJS): $(wildcard src/*.h src/*/*.h)
+
+# tasker-agent: a program of its own, on libpq (src/agent/).
+AGENT = src/agent/tasker-agent
+AGENT_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
+	-Wold-style-definition -Wwrite-strings -Wmissing-prototypes -D_GNU_SOURCE \
+	-I$(shell $(PG_CONFIG) --includedir) -DTASKER_VERSION='"$(EXTVERSION)"'
+
+all: $(AGENT)
+$(AGENT): $(wildcard src/agent/*.c src/agent/*.h) tasker.control
+	$(CC) $(AGENT_CFLAGS) -o $@ $(filter %.c,$^) -L$(shell $(PG_CONFIG) --libdir) -lpq
+
+install: install-beside
+.PHONY: install-beside
+install-beside: $(AGENT)
+	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(datadir)/tasker'
+	$(INSTALL_PROGRAM) $(AGENT) '$(DESTDIR)$(bindir)'
+	$(INSTALL_DATA) src/definition/definition.schema.json '$(DESTDIR)$(datadir)/tasker'
+
+uninstall: uninstall-beside
+.PHONY: uninstall-beside
+uninstall-beside:
+	rm -f '$(DESTDIR)$(bindir)/tasker-agent' '$(DESTDIR)$(datadir)/tasker/definition.schema.json'
 
 # The model test with as many seeds as one wants (doc/testing.md).
 SEEDS ?= 2000
@@ -106,7 +132,7 @@ bench: all
 bench-scale bench-cores: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/bench/$(@:bench-%=%)
 
-# doc/reference.md, from the comments in the database.
+# doc/reference.md and the schema of definitions, from the database.
 .PHONY: doc
 doc: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/doc_reference

@@ -100,6 +100,22 @@ SELECT path, message FROM tasker.validate_task('{name: x, step_templates: []}');
 SELECT path, message FROM tasker.validate_task(
     (SELECT 'name: x' || E'\nstep_templates:\n' || string_agg(format(E'- {name: s%s, handler_class: validate}', n), E'\n')
      FROM generate_series(1, 16384) AS n));
+-- Names of events.
+SELECT path, line, message, hint FROM tasker.validate_task($$
+name: x
+custom_events:
+  - {name: order.big}
+  - {name: order.big.one, description: still one, payload_schema: {type: object}}
+  - {name: big}
+  - {name: Task.done}
+  - {name: tasker.x}
+  - {name: order.}
+  - {name: .order}
+  - {name: a..b}
+  - {name: order.odd, payload_schema: {type: objct}}
+step_templates: [{name: a, handler_class: validate, custom_events: [{name: step.x}, {description: none}]}]
+environments: {live: {custom_events: [{name: 7}]}}
+$$);
 -- The schema of a context is checked too.
 SELECT path, line FROM tasker.validate_task($$
 name: x
@@ -277,6 +293,48 @@ environments:
   live:
     step_templates: [{name: cal, skipable: true}, {name: call, handler_config: {parms: {}}}]
 $$) > 0 AS registered;
+
+-- What all steps have in common: each begins with it, as an environment leaves it.
+SELECT tasker.register_task($$
+name: common
+namespace_name: regress
+handler_config: {currency: EUR, headers: {Accept: a, From: b}, list: [1]}
+step_templates:
+  - {name: plain, handler_class: validate}
+  - {name: own, handler_class: validate, handler_config: {currency: USD, headers: {Accept: c}, list: [2]}}
+  - {name: call, handler_config: {type: api, url: "https://example.com"}}
+environments:
+  live:
+    handler_config: {currency: CHF, headers: {From: d}}
+    step_templates: [{name: own, handler_config: {headers: {Accept: e}}}]
+$$) > 0 AS registered;
+SELECT p.environment, s.name, s.handler_type, s.handler_config
+FROM tasker.plan AS p
+JOIN tasker.plan_step AS s USING (plan_id)
+WHERE p.namespace = 'regress'
+  AND p.name = 'common'
+ORDER BY p.environment NULLS FIRST, s.step_no;
+-- It makes all of them HTTP steps, and its keys are known as theirs are.
+SELECT tasker.register_task($$
+name: calls
+namespace_name: regress
+handler_config: {type: api, url: "https://example.com/", parms: {}, params: {key: "${COMMON_KEY}"}}
+step_templates:
+  - {name: one, handler_config: {header: {}}}
+  - {name: two, handler_class: nobody, handler_config: {retry_delay: 3, jitter_factor: 0.5}}
+  - {name: flat, handler_config: {retry_delay: 5, enable_exponential_backoff: false}}
+  - {name: own, handler_config: {retry_delay: 5}, retry: {base_delay: 2, max_delay: 60, jitter: 0.2}}
+$$) > 0 AS registered;
+SELECT s.name, s.handler_class, s.handler_type, s.base_delay, s.max_delay, s.jitter
+FROM tasker.plan AS p
+JOIN tasker.plan_step AS s USING (plan_id)
+WHERE p.namespace = 'regress'
+  AND p.name = 'calls'
+ORDER BY s.step_no;
+-- One that says neither who runs it nor how is none of them.
+SELECT path, line, message FROM tasker.validate_task('{name: x, handler_config: {type: api, url: "https://a.b"}, step_templates: [{name: a}]}');
+SELECT path, line, message FROM tasker.validate_task('{name: x, handler_config: {type: api}, step_templates: [{name: a, handler_config: {}}]}');
+SELECT path, line, message FROM tasker.validate_task('{name: x, handler_config: [], step_templates: [{name: a, handler_class: validate}]}');
 
 -- JSON is YAML.
 SELECT tasker.register_task('{"name": "json", "namespace_name": "regress", "step_templates": [{"name": "a", "handler_class": "validate"}]}') > 0 AS registered;

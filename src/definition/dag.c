@@ -36,6 +36,7 @@ typedef struct Graph
 
 PG_FUNCTION_INFO_V1(tasker_graph);
 PG_FUNCTION_INFO_V1(tasker_cycles);
+PG_FUNCTION_INFO_V1(tasker_redundant_edges);
 
 /*
  * Turns neighbours round.  Because steps are walked in rising order, each list
@@ -314,6 +315,73 @@ tasker_cycles(PG_FUNCTION_ARGS)
 				depth[parent] = length;
 				next_edge[parent] = graph->parents.start[parent];
 			}
+		}
+	}
+	return (Datum) 0;
+}
+
+/* Steps in the order of their levels: parents before children. */
+static int16 *
+order_by_level(const Graph *graph)
+{
+	int			count = graph->step_count;
+	int		   *start = palloc0((count + 2) * sizeof(int));
+	int16	   *order = palloc(Max(count, 1) * sizeof(int16));
+
+	for (int step = 1; step <= count; step++)
+	{
+		if (graph->level[step] < 0)
+			elog(ERROR, "the graph has a cycle");
+		start[graph->level[step] + 1]++;
+	}
+	for (int level = 1; level <= count; level++)
+		start[level] += start[level - 1];
+	for (int step = 1; step <= count; step++)
+		order[start[graph->level[step]]++] = step;
+	pfree(start);
+	return order;
+}
+
+/*
+ * Edges that other edges imply: from a step to one that is behind another of its
+ * parents.  A set of bits for each step says what is before it; of the most steps
+ * there can be they take 33 MB, and each edge costs a union of two.
+ */
+Datum
+tasker_redundant_edges(PG_FUNCTION_ARGS)
+{
+	Graph	   *graph = read_graph(fcinfo);
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			count = graph->step_count;
+	int			words = count / 64 + 1;
+	uint64	   *before = palloc0((Size) (count + 1) * words * sizeof(uint64));
+	int16	   *order = order_by_level(graph);
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < count; i++)
+	{
+		int			step = order[i];
+		uint64	   *own = before + (Size) step * words;
+		const int16 *parents = graph->parents.step + graph->parents.start[step];
+		int			parent_count = graph->parents.start[step + 1] - graph->parents.start[step];
+
+		CHECK_FOR_INTERRUPTS();
+		for (int p = 0; p < parent_count; p++)
+			for (int word = 0; word < words; word++)
+				own[word] |= before[(Size) parents[p] * words + word];
+		for (int p = 0; p < parent_count; p++)
+		{
+			uint64	   *word = &own[parents[p] / 64];
+			uint64		bit = UINT64CONST(1) << parents[p] % 64;
+
+			if (*word & bit)
+			{
+				Datum		values[2] = {Int16GetDatum(step), Int16GetDatum(parents[p])};
+				bool		nulls[2] = {false, false};
+
+				tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+			}
+			*word |= bit;
 		}
 	}
 	return (Datum) 0;

@@ -2,9 +2,13 @@
 
 CREATE FUNCTION tasker._compile_steps(definition jsonb)
 RETURNS SETOF tasker.plan_step
-LANGUAGE sql STABLE ROWS 5000
+LANGUAGE plpgsql STABLE ROWS 5000
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH task AS MATERIALIZED (
         SELECT definition ->> 'default_dependent_system' AS dependent_system
     ), step AS MATERIALIZED (
@@ -34,15 +38,26 @@ AS $$
            g.level,
            coalesce((s.step ->> 'default_retryable')::boolean, true),
            coalesce(s.step -> 'retry' ->> 'limit', s.step ->> 'default_retry_limit', '3')::numeric::smallint,
-           coalesce(tasker._duration(s.step -> 'retry' -> 'base_delay'), interval '1 s'),
-           coalesce(tasker._duration(s.step -> 'retry' -> 'max_delay'), interval '30 s'),
-           coalesce((s.step -> 'retry' ->> 'jitter')::real, 0.1),
+           delay.base,
+           CASE WHEN delay.grows THEN coalesce(tasker._duration(s.step -> 'retry' -> 'max_delay'), interval '30 s')
+                ELSE delay.base END,
+           coalesce((s.step -> 'retry' ->> 'jitter')::real, CASE WHEN delay.factor IS NULL THEN 0.1 ELSE 0 END::real),
            tasker._duration(s.step -> 'timeout'),
            coalesce((s.step ->> 'skippable')::boolean, false)
     FROM step AS s
     JOIN graph AS g ON g.step_no = s.step_no
     CROSS JOIN task
+    -- what an HTTP step says of its retries, where retry does not
+    CROSS JOIN LATERAL (
+        SELECT CASE s.handler_type WHEN 'api' THEN nullif(s.step -> 'handler_config', 'null') END AS config) AS api
+    CROSS JOIN LATERAL (
+        SELECT coalesce((api.config ->> 'enable_exponential_backoff')::boolean, true) AS grows,
+               (api.config ->> 'jitter_factor')::float8 AS factor,
+               coalesce(tasker._duration(s.step -> 'retry' -> 'base_delay'),
+                        tasker._duration(api.config -> 'retry_delay'),
+                        interval '1 s') * coalesce((api.config ->> 'jitter_factor')::float8, 1) AS base) AS delay
     ORDER BY s.step_no;
+END;
 $$;
 COMMENT ON FUNCTION tasker._compile_steps(jsonb) IS
 'Rows of tasker.plan_step, but for the plan''s id, of a merged definition that has no problem. Private.';
@@ -93,12 +108,13 @@ BEGIN
 
     WITH made AS (
         INSERT INTO tasker.plan (template_id, environment, namespace, name, version, step_count,
-                                 schema, timeout, on_failure, priority, definition)
+                                 schema, timeout, on_failure, concurrent, priority, definition)
         SELECT template.template_id, w.environment, template.namespace, template.name, template.version,
                jsonb_array_length(w.definition -> 'step_templates'),
                nullif(w.definition -> 'schema', 'null'),
                tasker._duration(w.definition -> 'timeout'),
                coalesce(w.definition ->> 'on_failure', 'continue'),
+               coalesce((w.definition ->> 'concurrent')::boolean, true),
                coalesce((w.definition ->> 'priority')::numeric::integer, 0),
                w.definition
         FROM tasker._template_plans(template.definition, template.environment) AS w
@@ -124,7 +140,7 @@ $$;
 COMMENT ON FUNCTION tasker._compile_plans(integer) IS
 'Brings the plans of a template in line with its definition: retires those that differ and makes those that are missing. Private.';
 
-CREATE FUNCTION tasker._raise_problems(source text, definition jsonb, environment text)
+CREATE FUNCTION tasker._raise_problems(source text, definition jsonb, environment text, registering boolean)
 RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -145,7 +161,9 @@ BEGIN
     IF problems = 0 THEN
         RETURN;
     END IF;
-    PERFORM tasker._note_refused_template(definition, problems, details);
+    IF registering THEN
+        PERFORM tasker._note_refused_template(definition, problems, details);
+    END IF;
     RAISE EXCEPTION USING
         ERRCODE = 'TK005',
         MESSAGE = 'invalid definition' || coalesce(' of task "' || left(tasker._string(definition -> 'name'), 128) || '"', '')
@@ -154,8 +172,8 @@ BEGIN
         HINT = coalesce(first_hint, 'tasker.validate_task() gives them as rows.');
 END;
 $$;
-COMMENT ON FUNCTION tasker._raise_problems(text, jsonb, text) IS
-'Raises TK005 with all problems of a definition in the detail, each with its line; nothing where there is none. Private.';
+COMMENT ON FUNCTION tasker._raise_problems(text, jsonb, text, boolean) IS
+'Raises TK005 with all problems of a definition in the detail, each with its line; nothing where there is none. registering: the refusal is noted. Private.';
 
 CREATE FUNCTION tasker._raise_warnings(source text, definition jsonb)
 RETURNS void
@@ -165,6 +183,9 @@ AS $$
 DECLARE
     warning record;
 BEGIN
+    IF NOT EXISTS (SELECT FROM tasker._definition_warnings(definition)) THEN
+        RETURN;     -- and the text need not be read a second time
+    END IF;
     FOR warning IN
         WITH found AS MATERIALIZED (
             SELECT w.path, w.message, w.hint, row_number() OVER (ORDER BY w.path) AS n
@@ -187,17 +208,13 @@ $$;
 COMMENT ON FUNCTION tasker._raise_warnings(text, jsonb) IS
 'Raises a warning for whatever a definition says without effect, at most 100. Private.';
 
--- Without JIT, for the same reason as validate_task().
-CREATE FUNCTION tasker._register_task(definition text, environment text, replace boolean, caller text)
-RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+CREATE FUNCTION tasker._read_template(definition text, environment text)
+RETURNS tasker.template
+LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
-SET jit = off
 AS $$
 DECLARE
-    fixed_environment constant text := nullif(environment, '');
-    new_template tasker.template;
-    old_template tasker.template;
+    template tasker.template;
 BEGIN
     IF definition IS NULL THEN
         RAISE EXCEPTION USING
@@ -206,39 +223,71 @@ BEGIN
             DETAIL = 'The argument definition is NULL.',
             HINT = 'Pass the text of a YAML or JSON file.';
     END IF;
-    IF tasker._name_problem(fixed_environment) IS NOT NULL THEN
+    template.environment := nullif(environment, '');
+    IF tasker._name_problem(template.environment) IS NOT NULL THEN
         RAISE EXCEPTION USING
             ERRCODE = 'TK005',
-            MESSAGE = 'name of the environment ' || tasker._name_problem(fixed_environment),
-            DETAIL = format('The environment is "%s".', left(fixed_environment, 200)),
+            MESSAGE = 'name of the environment ' || tasker._name_problem(template.environment),
+            DETAIL = format('The environment is "%s".', left(template.environment, 200)),
             HINT = 'A name has 1 to 128 printable characters.';
     END IF;
+    template.source := definition;
+    template.definition := tasker.yaml_to_jsonb(definition);
+    template.namespace := coalesce(tasker._string(template.definition -> 'namespace_name'), 'default');
+    template.name := tasker._string(template.definition -> 'name');
+    template.version := coalesce(tasker._string(template.definition -> 'version'), '0.1.0');
+    template.version_order := tasker._version_order(template.version);
+    template.description := tasker._string(template.definition -> 'description');
+    RETURN template;
+END;
+$$;
+COMMENT ON FUNCTION tasker._read_template(text, text) IS
+'A definition as a row of tasker.template, without an id; what is wrong with it is not looked for. Raises TK005 for broken YAML and for a name that no environment can have, 22004. Private.';
 
-    new_template.source := definition;
-    new_template.definition := tasker.yaml_to_jsonb(definition);
-    new_template.environment := fixed_environment;
-    new_template.namespace := coalesce(tasker._string(new_template.definition -> 'namespace_name'), 'default');
-    new_template.name := tasker._string(new_template.definition -> 'name');
-    new_template.version := coalesce(tasker._string(new_template.definition -> 'version'), '0.1.0');
-    new_template.version_order := tasker._version_order(new_template.version);
-    new_template.description := tasker._string(new_template.definition -> 'description');
-
-    -- The same once more is no change, whatever became of its handlers.
-    SELECT t.*
-    INTO old_template
+CREATE FUNCTION tasker._registered_template(template tasker.template)
+RETURNS tasker.template
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT t
     FROM tasker.template AS t
-    WHERE t.namespace = new_template.namespace
-      AND t.name = new_template.name
-      AND t.version = new_template.version;
-    IF FOUND
-       AND old_template.source = new_template.source
-       AND old_template.environment IS NOT DISTINCT FROM new_template.environment THEN
+    WHERE t.namespace = template.namespace
+      AND t.name = template.name
+      AND t.version = template.version;
+$$;
+COMMENT ON FUNCTION tasker._registered_template(tasker.template) IS
+'What is registered under the namespace, name and version of a template; NULL: nothing. Private.';
+
+CREATE FUNCTION tasker._is_same_template(one tasker.template, other tasker.template)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(one.source = other.source, false)
+       AND one.environment IS NOT DISTINCT FROM other.environment;
+$$;
+COMMENT ON FUNCTION tasker._is_same_template(tasker.template, tasker.template) IS
+'Whether registering the one where the other is registered changes nothing: the same text for the same environment. Private.';
+
+-- Without JIT, for the same reason as validate_task().
+CREATE FUNCTION tasker._register_task(definition text, environment text, replace boolean, caller text)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+DECLARE
+    new_template tasker.template := tasker._read_template(definition, environment);
+    old_template tasker.template := tasker._registered_template(new_template);
+BEGIN
+    -- The same once more is no change, whatever became of its handlers.
+    IF tasker._is_same_template(new_template, old_template) THEN
         RETURN old_template.template_id;
     END IF;
 
     PERFORM tasker._raise_problems(
         definition, new_template.definition,
-        coalesce(fixed_environment, current_setting('tasker.environment', true)));
+        coalesce(new_template.environment, current_setting('tasker.environment', true)), true);
 
     LOOP
         SELECT t.*
@@ -262,8 +311,7 @@ BEGIN
             CONTINUE;
         END IF;
 
-        IF old_template.source = new_template.source
-           AND old_template.environment IS NOT DISTINCT FROM new_template.environment THEN
+        IF tasker._is_same_template(new_template, old_template) THEN
             RETURN old_template.template_id;
         END IF;
         IF replace IS NOT TRUE THEN

@@ -47,6 +47,7 @@ CREATE TABLE tasker.plan (
     schema jsonb,
     timeout interval,
     on_failure text NOT NULL DEFAULT 'continue',
+    concurrent boolean NOT NULL DEFAULT true,
     priority integer NOT NULL DEFAULT 0,
     definition jsonb NOT NULL,
     retired_at timestamptz
@@ -64,6 +65,7 @@ COMMENT ON COLUMN tasker.plan.step_count IS 'Number of steps.';
 COMMENT ON COLUMN tasker.plan.schema IS 'JSON Schema that a context must satisfy; NULL: any context.';
 COMMENT ON COLUMN tasker.plan.timeout IS 'Time a task may take from its start; NULL: as long as it likes.';
 COMMENT ON COLUMN tasker.plan.on_failure IS 'continue: independent branches finish after a step failed for good; stop: the task ends at once.';
+COMMENT ON COLUMN tasker.plan.concurrent IS 'false: its steps run one at a time, in the order of their numbers where dependencies leave a choice.';
 COMMENT ON COLUMN tasker.plan.priority IS 'Priority of a task that names none; higher goes first.';
 COMMENT ON COLUMN tasker.plan.definition IS 'The merged definition.';
 COMMENT ON COLUMN tasker.plan.retired_at IS 'When a replacement took its place; NULL while new tasks follow it.';

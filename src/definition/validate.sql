@@ -59,6 +59,36 @@ $$;
 COMMENT ON FUNCTION tasker._merge(jsonb, jsonb) IS
 'Two objects merged, theirs within them too; anything else is replaced. Private.';
 
+CREATE FUNCTION tasker._with_common_config(definition jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    common constant jsonb := definition -> 'handler_config';
+BEGIN
+    IF jsonb_typeof(common) IS DISTINCT FROM 'object'
+       OR common = '{}'
+       OR jsonb_typeof(definition -> 'step_templates') IS DISTINCT FROM 'array' THEN
+        RETURN definition;
+    END IF;
+    -- A step that says neither who runs it nor how is one that forgot to.
+    RETURN jsonb_set(definition, '{step_templates}', (
+        SELECT coalesce(jsonb_agg(
+                   CASE
+                       WHEN jsonb_typeof(s.element) = 'object'
+                            AND (s.element ? 'handler_class' OR s.element ? 'handler_config')
+                            AND coalesce(jsonb_typeof(s.element -> 'handler_config'), 'null') IN ('object', 'null') THEN
+                           s.element || jsonb_build_object('handler_config', tasker._merge(
+                               common, coalesce(nullif(s.element -> 'handler_config', 'null'), '{}')))
+                       ELSE s.element
+                   END ORDER BY s.n), '[]')
+        FROM tasker._elements(definition -> 'step_templates') AS s));
+END;
+$$;
+COMMENT ON FUNCTION tasker._with_common_config(jsonb) IS
+'A merged definition in which the handler_config of each step begins with that of the task. Private.';
+
 CREATE FUNCTION tasker._merge_environment(definition jsonb, environment text)
 RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -71,7 +101,7 @@ DECLARE
     merged jsonb;
 BEGIN
     IF changes IS NULL THEN
-        RETURN base;
+        RETURN tasker._with_common_config(base);
     END IF;
     merged := tasker._merge(base, changes - 'step_templates');
     IF jsonb_typeof(base -> 'step_templates') = 'array'
@@ -91,11 +121,11 @@ BEGIN
             FROM tasker._elements(base -> 'step_templates') AS step
             LEFT JOIN change ON change.name = tasker._string(step.element -> 'name')));
     END IF;
-    RETURN merged;
+    RETURN tasker._with_common_config(merged);
 END;
 $$;
 COMMENT ON FUNCTION tasker._merge_environment(jsonb, text) IS
-'The definition with one of its environments merged in and environments taken out: objects are merged, step_templates by name in the order of the definition, anything else is replaced, and steps that the definition does not have are ignored. An environment that it does not name, or NULL, changes nothing. Source: reference 5.3. Private.';
+'The definition with one of its environments merged in and environments taken out: objects are merged, step_templates by name in the order of the definition, anything else is replaced, and steps that the definition does not have are ignored. The handler_config of the task is merged into those of its steps. An environment that it does not name, or NULL, changes nothing. Source: reference 5.3. Private.';
 
 CREATE FUNCTION tasker._definition_dependencies(definition jsonb)
 RETURNS TABLE (step_no integer, dependency text, path text[])
@@ -153,9 +183,13 @@ COMMENT ON FUNCTION tasker._handler_hint(text, text, text) IS
 
 CREATE FUNCTION tasker._graph_problems(definition jsonb)
 RETURNS TABLE (path text[], message text, hint text, also text[])
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH step AS MATERIALIZED (
         SELECT s.step_no, s.name, s.handler_class, s.handler_type, s.step,
                ARRAY['step_templates', (s.step_no - 1)::text] AS path,
@@ -296,15 +330,74 @@ AS $$
            p.hint, NULL
     FROM tasker._schema_problems(definition -> 'schema') AS p
     WHERE jsonb_typeof(definition -> 'schema') = 'object';
+END;
 $$;
 COMMENT ON FUNCTION tasker._graph_problems(jsonb) IS
 'What is wrong with a merged definition as a whole: names, dependencies, cycles, handlers, URLs, the schema. also is a second place that belongs to the problem. Private.';
 
+CREATE FUNCTION tasker._placed(definition jsonb, environments text[], paths text[])
+RETURNS TABLE (n bigint, path text[], in_block boolean)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF cardinality(paths) = 0 THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+    WITH wanted AS MATERIALIZED (
+        SELECT w.n, w.environment,
+               definition -> 'environments' -> w.environment AS block,
+               ARRAY(SELECT jsonb_array_elements_text(w.path::jsonb)) AS path
+        FROM unnest(environments, paths) WITH ORDINALITY AS w (environment, path, n)
+    ), change AS MATERIALIZED (
+        -- where an environment's element for a step stands
+        SELECT w.environment, (s.step_no - 1)::text AS step_index, min(e.n)::text AS change_index
+        FROM (SELECT DISTINCT x.environment
+              FROM wanted AS x
+              WHERE x.environment IS NOT NULL) AS w
+        JOIN tasker._definition_steps(definition) AS s ON true
+        JOIN tasker._elements(definition -> 'environments' -> w.environment -> 'step_templates') AS e
+            ON tasker._string(e.element -> 'name') = s.name
+        GROUP BY w.environment, s.step_no
+    ), inside AS (
+        SELECT w.*,
+               CASE
+                   WHEN w.environment IS NULL THEN NULL
+                   -- the name is what an element is found by, not what it changes
+                   WHEN w.path[3] = 'name' THEN NULL
+                   WHEN w.path[1] = 'step_templates' THEN
+                       ARRAY['step_templates', c.change_index] || w.path[3:]
+                   ELSE w.path
+               END AS block_path
+        FROM wanted AS w
+        LEFT JOIN change AS c
+            ON c.environment = w.environment
+           AND w.path[1] = 'step_templates'
+           AND c.step_index = w.path[2]
+    )
+    SELECT i.n,
+           CASE WHEN i.block #> i.block_path IS NOT NULL
+                THEN ARRAY['environments', i.environment] || i.block_path
+                ELSE i.path END,
+           i.block #> i.block_path IS NOT NULL
+    FROM inside AS i;
+END;
+$$;
+COMMENT ON FUNCTION tasker._placed(jsonb, text[], text[]) IS
+'Where the values at these places (jsonb arrays of keys, as text) of what an environment makes of a definition stand in the definition as it is written: in the block of the environment, where they are there, else where the base has them. n counts the places from 1. Private.';
+
 CREATE FUNCTION tasker._definition_problems(definition jsonb, environment text)
 RETURNS TABLE (path text[], message text, hint text, also text[])
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH merged AS MATERIALIZED (
         SELECT NULL::text AS environment, 0 AS rank,
                tasker._merge_environment(definition, NULL) AS whole
@@ -315,43 +408,15 @@ AS $$
         FROM tasker._entries(definition -> 'environments') AS e
         WHERE jsonb_typeof(e.entry) = 'object'
     ), found AS MATERIALIZED (
-        SELECT m.environment, m.rank, g.path, g.message, g.hint, g.also,
-               definition -> 'environments' -> m.environment AS block
+        SELECT m.environment, m.rank, g.path, g.message, g.hint, g.also, row_number() OVER () AS n
         FROM merged AS m
         CROSS JOIN LATERAL tasker._graph_problems(m.whole) AS g
-    ), change AS MATERIALIZED (
-        -- where an environment's element for a step stands
-        SELECT m.environment, (s.step_no - 1)::text AS step_index, min(e.n)::text AS change_index
-        FROM merged AS m
-        JOIN tasker._definition_steps(definition) AS s ON true
-        JOIN tasker._elements(definition -> 'environments' -> m.environment -> 'step_templates') AS e
-            ON tasker._string(e.element -> 'name') = s.name
-        WHERE m.environment IS NOT NULL
-          AND EXISTS (SELECT FROM found AS f WHERE f.environment IS NOT NULL)
-        GROUP BY m.environment, s.step_no
-    ), inside AS (
-        -- the same place in the block of the environment, if the value stands there
-        SELECT f.*,
-               CASE
-                   WHEN f.environment IS NULL THEN NULL
-                   -- the name is what an element is found by, not what it changes
-                   WHEN f.path[3] = 'name' THEN NULL
-                   WHEN f.path[1] = 'step_templates' THEN
-                       ARRAY['step_templates', c.change_index] || f.path[3:]
-                   ELSE f.path
-               END AS block_path
-        FROM found AS f
-        LEFT JOIN change AS c
-            ON c.environment = f.environment
-           AND f.path[1] = 'step_templates'
-           AND c.step_index = f.path[2]
     ), placed AS (
-        SELECT CASE WHEN i.block #> i.block_path IS NOT NULL
-                    THEN ARRAY['environments', i.environment] || i.block_path
-                    ELSE i.path END AS path,
-               i.message, i.hint, i.also, i.environment, i.rank,
-               i.block #> i.block_path IS NOT NULL AS in_block
-        FROM inside AS i
+        SELECT p.path, f.message, f.hint, f.also, f.environment, f.rank, p.in_block
+        FROM found AS f
+        JOIN tasker._placed(definition,
+                            ARRAY(SELECT f2.environment FROM found AS f2 ORDER BY f2.n),
+                            ARRAY(SELECT to_jsonb(f2.path)::text FROM found AS f2 ORDER BY f2.n)) AS p ON p.n = f.n
     )
     SELECT t.path, t.message, t.hint, NULL::text[]
     FROM tasker._type_problems(definition) AS t
@@ -363,6 +428,7 @@ AS $$
     FROM (SELECT DISTINCT ON (p.path, p.message) p.*
           FROM placed AS p
           ORDER BY p.path, p.message, p.rank, p.environment) AS p;
+END;
 $$;
 COMMENT ON FUNCTION tasker._definition_problems(jsonb, text) IS
 'All problems of a definition, of the definition itself and of what each of its environments makes of it, each once; the one named here goes before the others. Private.';

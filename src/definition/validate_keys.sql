@@ -3,58 +3,172 @@
 -- included.
 
 CREATE FUNCTION tasker._definition_keys()
-RETURNS TABLE (scope text, key text, kind text, low numeric, high numeric)
+RETURNS TABLE (
+    scope text,
+    key text,
+    kind text,
+    low numeric,
+    high numeric,
+    required boolean,
+    default_value jsonb,
+    example text,
+    meaning text)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 50
 SET search_path = pg_catalog, pg_temp
 AS $$
     VALUES
-        ('task', 'name', 'name', NULL::numeric, NULL::numeric),
-        ('task', 'namespace_name', 'name', NULL, NULL),
-        ('task', 'version', 'version', NULL, NULL),
-        ('task', 'description', 'string', NULL, NULL),
-        ('task', 'task_handler_class', 'string', NULL, NULL),
-        ('task', 'module_namespace', 'string', NULL, NULL),
-        ('task', 'concurrent', 'boolean', NULL, NULL),
-        ('task', 'default_dependent_system', 'string', NULL, NULL),
-        ('task', 'named_steps', 'strings', NULL, NULL),
-        ('task', 'schema', 'object', NULL, NULL),
-        ('task', 'step_templates', 'objects', NULL, NULL),
-        ('task', 'environments', 'object', NULL, NULL),
-        ('task', 'custom_events', 'objects', NULL, NULL),
-        ('task', 'handler_config', 'any', NULL, NULL),
-        ('task', 'timeout', 'duration', 0.000001, NULL),
-        ('task', 'on_failure', 'on_failure', NULL, NULL),
-        ('task', 'priority', 'integer', -2147483647, 2147483647),
-        ('step', 'name', 'name', NULL, NULL),
-        ('step', 'handler_class', 'name', NULL, NULL),
-        ('step', 'description', 'string', NULL, NULL),
-        ('step', 'dependent_system', 'string', NULL, NULL),
-        ('step', 'default_retryable', 'boolean', NULL, NULL),
-        ('step', 'default_retry_limit', 'integer', 1, 32767),
-        ('step', 'skippable', 'boolean', NULL, NULL),
-        ('step', 'depends_on_step', 'string', NULL, NULL),
-        ('step', 'depends_on_steps', 'strings', NULL, NULL),
-        ('step', 'handler_config', 'object', NULL, NULL),
-        ('step', 'custom_events', 'objects', NULL, NULL),
-        ('step', 'timeout', 'duration', 0.000001, NULL),
-        ('step', 'retry', 'object', NULL, NULL),
-        ('retry', 'limit', 'integer', 1, 32767),
-        ('retry', 'base_delay', 'duration', 0, NULL),
-        ('retry', 'max_delay', 'duration', 0, NULL),
-        ('retry', 'jitter', 'number', 0, 1),
-        ('api', 'type', 'string', NULL, NULL),
-        ('api', 'url', 'string', NULL, NULL),
-        ('api', 'params', 'object', NULL, NULL),
-        ('api', 'headers', 'object', NULL, NULL),
-        ('api', 'ssl', 'any', NULL, NULL),
-        ('api', 'enable_exponential_backoff', 'boolean', NULL, NULL),
-        ('api', 'retry_delay', 'number', 0, NULL),
-        ('api', 'jitter_factor', 'number', 0, NULL),
-        ('event', 'name', 'name', NULL, NULL),
-        ('event', 'description', 'string', NULL, NULL);
+        ('task', 'name', 'name', NULL::numeric, NULL::numeric, true, NULL::jsonb,
+         'name: order/checkout',
+         'What create_task calls it.'),
+        ('task', 'step_templates', 'steps', NULL, NULL, true, NULL,
+         'step_templates: [{name: pay, handler_class: pay}]',
+         'Its steps, 1 to 16,383. Their order is the one in which people see them, and that of concurrent: false.'),
+        ('task', 'namespace_name', 'name', NULL, NULL, false, '"default"'::jsonb,
+         'namespace_name: shop',
+         'Keeps names of different teams apart.'),
+        ('task', 'version', 'version', NULL, NULL, false, '"0.1.0"'::jsonb,
+         'version: 1.2.0',
+         'A semantic version. Several may be registered at once; a task that asks for none gets the highest.'),
+        ('task', 'description', 'string', NULL, NULL, false, NULL,
+         'description: From the cart to the bill',
+         'For people.'),
+        ('task', 'schema', 'object', NULL, NULL, false, NULL,
+         'schema: {type: object, required: [cart_id]}',
+         'JSON Schema that a task''s context must satisfy when the task is created.'),
+        ('task', 'timeout', 'duration', 0.000001, NULL, false, NULL,
+         'timeout: 2 hours',
+         'Time a task may take from its start.'),
+        ('task', 'on_failure', 'on_failure', NULL, NULL, false, '"continue"'::jsonb,
+         'on_failure: stop',
+         'When a step has failed for good: continue lets branches that do not need it finish first, stop starts nothing more.'),
+        ('task', 'concurrent', 'boolean', NULL, NULL, false, 'true'::jsonb,
+         'concurrent: false',
+         'false: the steps of a task run one at a time, in the order of the definition where dependencies leave a choice.'),
+        ('task', 'priority', 'integer', -2147483647, 2147483647, false, '0'::jsonb,
+         'priority: 10',
+         'Of a task that is created without one. Higher goes first.'),
+        ('task', 'default_dependent_system', 'string', NULL, NULL, false, NULL,
+         'default_dependent_system: erp',
+         'dependent_system of every step that names none.'),
+        ('task', 'handler_config', 'object', NULL, NULL, false, NULL,
+         'handler_config: {currency: EUR}',
+         'What the handler_config of every step begins with: mappings are merged, and the step''s own values win.'),
+        ('task', 'named_steps', 'strings', NULL, NULL, false, NULL,
+         'named_steps: [fetch_cart, charge]',
+         'If it is there, every step and every dependency must be listed in it: a guard against slips of the pen.'),
+        ('task', 'environments', 'object', NULL, NULL, false, NULL,
+         'environments: {live: {priority: 5}}',
+         'What differs between environments.'),
+        ('task', 'custom_events', 'events', NULL, NULL, false, NULL,
+         'custom_events: [{name: order.big}]',
+         'Events that its handlers publish.'),
+        ('task', 'task_handler_class', 'string', NULL, NULL, false, NULL,
+         'task_handler_class: Checkout',
+         'Recorded; definitions of other engines have it.'),
+        ('task', 'module_namespace', 'string', NULL, NULL, false, NULL,
+         'module_namespace: Shop',
+         'Recorded.'),
+        ('step', 'name', 'name', NULL, NULL, true, NULL,
+         'name: charge',
+         'Unique within the task.'),
+        ('step', 'handler_class', 'name', NULL, NULL, false, NULL,
+         'handler_class: charge_card',
+         'Name that its handler is registered under. It is looked for in the task''s namespace, then in default, each time for the task''s version before the one for every version.'),
+        ('step', 'depends_on_step', 'string', NULL, NULL, false, NULL,
+         'depends_on_step: fetch_cart',
+         'A step that must be complete, resolved or skipped before this one starts.'),
+        ('step', 'depends_on_steps', 'strings', NULL, NULL, false, NULL,
+         'depends_on_steps: [stock, price]',
+         'Several of them. Both keys may be there; all count, each once.'),
+        ('step', 'description', 'string', NULL, NULL, false, NULL,
+         'description: Charges the card',
+         'For people.'),
+        ('step', 'dependent_system', 'string', NULL, NULL, false, NULL,
+         'dependent_system: bank',
+         'System it works with, for people.'),
+        ('step', 'handler_config', 'object', NULL, NULL, false, NULL,
+         'handler_config: {currency: EUR}',
+         'What the handler gets as step.config. type: api makes it an HTTP step.'),
+        ('step', 'retry', 'object', NULL, NULL, false, NULL,
+         'retry: {limit: 5}',
+         'When a failed attempt is repeated.'),
+        ('step', 'default_retryable', 'boolean', NULL, NULL, false, 'true'::jsonb,
+         'default_retryable: false',
+         'false makes the first failure final.'),
+        ('step', 'default_retry_limit', 'integer', 1, 32767, false, '3'::jsonb,
+         'default_retry_limit: 1',
+         'Attempts in all, 1 to 32,767. retry.limit wins where both are there.'),
+        ('step', 'timeout', 'duration', 0.000001, NULL, false, NULL,
+         'timeout: 30 s',
+         'Time one attempt may take.'),
+        ('step', 'skippable', 'boolean', NULL, NULL, false, 'false'::jsonb,
+         'skippable: true',
+         'Tells people that a task can do without it. bypass_steps works on any step.'),
+        ('step', 'custom_events', 'events', NULL, NULL, false, NULL,
+         'custom_events: [{name: card.refused}]',
+         'As for the task.'),
+        ('retry', 'limit', 'integer', 1, 32767, false, '3'::jsonb,
+         'limit: 5',
+         'Attempts in all, the first one counted, 1 to 32,767.'),
+        ('retry', 'base_delay', 'duration', 0, NULL, false, '"1 s"'::jsonb,
+         'base_delay: 0.5',
+         'The delay after attempt n is base_delay × 2ⁿ …'),
+        ('retry', 'max_delay', 'duration', 0, NULL, false, '"30 s"'::jsonb,
+         'max_delay: 10 min',
+         '… but never longer than this …'),
+        ('retry', 'jitter', 'number', 0, 1, false, '0.1'::jsonb,
+         'jitter: 0',
+         '… times a random factor from 1 − jitter to 1 + jitter.'),
+        ('api', 'type', 'string', NULL, NULL, false, NULL,
+         'type: api',
+         'api'),
+        ('api', 'url', 'string', NULL, NULL, false, NULL,
+         'url: https://example.com/cart',
+         'Absolute, http or https.'),
+        ('api', 'params', 'object', NULL, NULL, false, '{}'::jsonb,
+         'params: {debug: true}',
+         'Parameters of the request.'),
+        ('api', 'headers', 'object', NULL, NULL, false, NULL,
+         'headers: {Accept: text/csv}',
+         'Header lines.'),
+        ('api', 'ssl', 'any', NULL, NULL, false, NULL,
+         'ssl: {verify: true}',
+         'Options of the connection.'),
+        ('api', 'enable_exponential_backoff', 'boolean', NULL, NULL, false, 'true'::jsonb,
+         'enable_exponential_backoff: false',
+         'false: the delay between attempts does not grow.'),
+        ('api', 'retry_delay', 'duration', 0, NULL, false, '1'::jsonb,
+         'retry_delay: 2.5',
+         'The delay to begin with, where retry.base_delay is absent.'),
+        ('api', 'jitter_factor', 'number', 0, NULL, false, NULL,
+         'jitter_factor: 1',
+         'Fixed factor for the delay, in place of the random one of retry.jitter.'),
+        ('event', 'name', 'event_name', NULL, NULL, true, NULL,
+         'name: order.big',
+         'A namespace, a dot and what happened. The namespaces task, step, workflow, observability, test and tasker are the engine''s own.'),
+        ('event', 'description', 'string', NULL, NULL, false, NULL,
+         'description: An order above the limit',
+         'For people.'),
+        ('event', 'payload_schema', 'object', NULL, NULL, false, NULL,
+         'payload_schema: {type: object}',
+         'JSON Schema of what the event carries.');
 $$;
 COMMENT ON FUNCTION tasker._definition_keys() IS
-'Every key that a definition knows: where it stands, what kind of value it takes and its bounds (durations: in seconds, and never above 10 years). Private.';
+'Every key that a definition knows, the one place that says so: where it stands, what kind of value it takes and its bounds (durations: in seconds, and never above 10 years), whether it must be there, its default where that is one value, an example in YAML and what it means. doc/definition.md and tasker.definition_schema() follow it. Private.';
+
+CREATE FUNCTION tasker._event_name_problem(name text)
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN name !~ '^[^.]+[.].*[^.]$' OR name ~ '[.][.]' THEN 'must be a namespace, a dot and what happened'
+        WHEN lower(split_part(name, '.', 1)) IN ('task', 'step', 'workflow', 'observability', 'test', 'tasker') THEN
+            format('must not begin with "%s.", which is the engine''s own', split_part(name, '.', 1))
+    END;
+$$;
+COMMENT ON FUNCTION tasker._event_name_problem(text) IS
+'Why a text is no name of a custom event; NULL where it is one. Source: reference 7.4. Private.';
 
 -- The three below are used once for every step or value of a definition; without
 -- SET search_path they are inlined, so they name even their operators in full.
@@ -132,9 +246,13 @@ COMMENT ON FUNCTION tasker._definition_steps(jsonb) IS
 
 CREATE FUNCTION tasker._definition_nodes(definition jsonb)
 RETURNS TABLE (scope text, path text[], node jsonb)
-LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10000
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE ROWS 10000
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH task AS MATERIALIZED (
         SELECT 'task' AS scope, '{}'::text[] AS path, definition AS node
         UNION ALL
@@ -154,33 +272,45 @@ AS $$
     FROM step
     WHERE step.node ? 'retry'
     UNION ALL
+    SELECT 'api', task.path || ARRAY['handler_config'], task.node -> 'handler_config'
+    FROM task
+    WHERE task.node -> 'handler_config' ->> 'type' = 'api'
+    UNION ALL
     SELECT 'api', step.path || ARRAY['handler_config'], step.node -> 'handler_config'
     FROM step
     WHERE step.node -> 'handler_config' ->> 'type' = 'api'
-       -- an environment changes the configuration without saying its type again
-       OR (step.scope = 'change'
-           AND step.node -> 'handler_config' -> 'type' IS NULL
+       -- the type may have been said before: by the task, or where an environment
+       -- changes the configuration by the step itself
+       OR (step.node -> 'handler_config' -> 'type' IS NULL
            AND step.node -> 'handler_config' IS NOT NULL
-           AND step.node ->> 'name' IN (
-               SELECT base.node ->> 'name'
-               FROM step AS base
-               WHERE base.scope = 'step'
-                 AND base.node -> 'handler_config' ->> 'type' = 'api'))
+           AND (definition -> 'handler_config' ->> 'type' = 'api'
+                OR (step.scope = 'change'
+                    AND step.node ->> 'name' IN (
+                        SELECT base.node ->> 'name'
+                        FROM step AS base
+                        WHERE base.scope = 'step'
+                          AND base.node -> 'handler_config' ->> 'type' = 'api'))))
     UNION ALL
     SELECT 'event', owner.path || ARRAY['custom_events', e.n::text], e.element
     FROM (SELECT task.path, task.node FROM task
           UNION ALL
           SELECT step.path, step.node FROM step) AS owner
     CROSS JOIN LATERAL tasker._elements(owner.node -> 'custom_events') AS e;
+END;
 $$;
 COMMENT ON FUNCTION tasker._definition_nodes(jsonb) IS
 'Every place of a definition, as it is written, where keys of our own stand. scope is that of _definition_keys(), or environment (keys of a task) or change (keys of a step, within an environment). Private.';
 
+-- Making a plan of these checks takes longer than running it: PL/pgSQL keeps it.
 CREATE FUNCTION tasker._type_problems(definition jsonb)
 RETURNS TABLE (path text[], message text, hint text)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH node AS MATERIALIZED (
         SELECT n.scope, n.path, n.node
         FROM tasker._definition_nodes(definition) AS n
@@ -202,8 +332,10 @@ AS $$
                    WHEN 'name' THEN 'string'
                    WHEN 'version' THEN 'string'
                    WHEN 'on_failure' THEN 'string'
+                   WHEN 'event_name' THEN 'string'
                    WHEN 'strings' THEN 'array'
-                   WHEN 'objects' THEN 'array'
+                   WHEN 'steps' THEN 'array'
+                   WHEN 'events' THEN 'array'
                    WHEN 'integer' THEN 'number'
                    WHEN 'any' THEN e.type
                    WHEN 'duration' THEN CASE WHEN e.type IN ('string', 'number') THEN e.type ELSE 'duration' END
@@ -215,9 +347,10 @@ AS $$
     SELECT c.path,
            format('%s must be %s, not %s', c.key,
                CASE c.kind
-                   WHEN 'version' THEN 'a string' WHEN 'name' THEN 'a string'
+                   WHEN 'version' THEN 'a string' WHEN 'name' THEN 'a string' WHEN 'event_name' THEN 'a string'
                    WHEN 'on_failure' THEN 'stop or continue'
-                   WHEN 'strings' THEN 'a list of strings' WHEN 'objects' THEN 'a list of mappings'
+                   WHEN 'strings' THEN 'a list of strings'
+                   WHEN 'steps' THEN 'a list of mappings' WHEN 'events' THEN 'a list of mappings'
                    WHEN 'object' THEN 'a mapping' WHEN 'boolean' THEN 'true or false'
                    WHEN 'duration' THEN 'a duration' WHEN 'integer' THEN 'a whole number'
                    ELSE 'a ' || c.kind END,
@@ -240,7 +373,7 @@ AS $$
                    'Write true or false, without quotes.'
                WHEN c.wanted = 'number' AND c.type = 'string' THEN
                    'Write the number without quotes.'
-               WHEN c.kind = 'objects' AND c.type = 'object' THEN
+               WHEN c.kind IN ('steps', 'events') AND c.type = 'object' THEN
                    'Begin each element with "- ".'
                WHEN c.kind = 'duration' THEN
                    'Write a number of seconds, or a text such as "30 s" or "5 min".'
@@ -260,18 +393,34 @@ AS $$
                 THEN format('Quote it: "%s".', e.element) END
     FROM checked AS c
     CROSS JOIN LATERAL tasker._elements(c.entry) AS e
-    WHERE c.kind IN ('strings', 'objects')
+    WHERE c.kind IN ('strings', 'steps', 'events')
       AND jsonb_typeof(e.element) <> CASE c.kind WHEN 'strings' THEN 'string' ELSE 'object' END
     UNION ALL
     -- a name that cannot be one
     SELECT c.path, format('%s %s', c.key, tasker._name_problem(tasker._string(c.entry))),
            'A name has 1 to 128 printable characters.'
     FROM checked AS c
-    WHERE c.kind = 'name'
+    WHERE c.kind IN ('name', 'event_name')
       AND c.type = 'string'
       -- most names need no closer look
       AND c.entry #>> '{}' COLLATE "C" !~ '^[A-Za-z0-9_:./-]{1,128}$'
       AND tasker._name_problem(c.entry #>> '{}') IS NOT NULL
+    UNION ALL
+    SELECT c.path,
+           format('name of event "%s" %s', left(c.entry #>> '{}', 60), tasker._event_name_problem(c.entry #>> '{}')),
+           'Write a namespace of your own, a dot and what happened: order.shipped.'
+    FROM checked AS c
+    WHERE c.kind = 'event_name'
+      AND c.type = 'string'
+      AND tasker._event_name_problem(c.entry #>> '{}') IS NOT NULL
+    UNION ALL
+    SELECT n.path || ARRAY['payload_schema'] || p.path,
+           tasker._path_text(ARRAY['payload_schema'] || p.path) || ' ' || p.message,
+           NULL
+    FROM node AS n
+    CROSS JOIN LATERAL tasker._schema_problems(n.node -> 'payload_schema') AS p
+    WHERE n.scope = 'event'
+      AND jsonb_typeof(n.node -> 'payload_schema') = 'object'
     UNION ALL
     SELECT c.path, format('version "%s" is not a semantic version', left(c.entry #>> '{}', 60)),
            coalesce('Write "'
@@ -325,15 +474,17 @@ AS $$
            OR d.duration < make_interval(secs => c.low::float8))
     UNION ALL
     -- what must be there
-    SELECT n.path || r.key, format('%s is missing', r.key), r.hint
+    SELECT n.path || r.key, format('%s is missing', r.key),
+           CASE n.scope
+               WHEN 'change' THEN 'An environment changes a step by its name.'
+               WHEN 'task' THEN CASE r.key WHEN 'name' THEN 'Every task has a name: name: my_task'
+                                           ELSE 'A task has at least one step, in the list step_templates.' END
+               ELSE format('Every %s has a name.', n.scope)
+           END
     FROM node AS n
-    JOIN (VALUES
-              ('task', 'name', 'Every task has a name: name: my_task'),
-              ('task', 'step_templates', 'A task has at least one step, in the list step_templates.'),
-              ('step', 'name', 'Every step has a name.'),
-              ('change', 'name', 'An environment changes a step by its name.'),
-              ('event', 'name', 'Every event has a name.')) AS r (scope, key, hint)
-        ON r.scope = n.scope
+    JOIN tasker._definition_keys() AS r
+        ON r.scope = CASE n.scope WHEN 'change' THEN 'step' ELSE n.scope END
+       AND r.required
     WHERE jsonb_typeof(n.node) = 'object'
       AND coalesce(n.node -> r.key, 'null') = 'null'
     UNION ALL
@@ -389,15 +540,20 @@ AS $$
           WHERE c.scope = 'change'
             AND tasker._string(c.node -> 'name') IS NOT NULL) AS n
     WHERE n.nth > 1;
+END;
 $$;
 COMMENT ON FUNCTION tasker._type_problems(jsonb) IS
 'Values of a definition, as it is written, that are missing, of the wrong type or out of bounds. Private.';
 
 CREATE FUNCTION tasker._definition_warnings(definition jsonb)
 RETURNS TABLE (path text[], message text, hint text)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH node AS MATERIALIZED (
         SELECT CASE n.scope WHEN 'environment' THEN 'task' WHEN 'change' THEN 'step' ELSE n.scope END AS scope,
                n.scope AS written_as, n.path, n.node
@@ -444,6 +600,7 @@ AS $$
     UNION ALL
     SELECT w.path, w.message, w.hint
     FROM tasker._secret_warnings(definition) AS w;
+END;
 $$;
 COMMENT ON FUNCTION tasker._definition_warnings(jsonb) IS
 'What a definition says without effect: unknown keys, changes of steps that are not there, delays above their cap. Private.';

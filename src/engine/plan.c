@@ -55,7 +55,8 @@ typedef struct HandlerEntry
 } HandlerEntry;
 
 static Statement read_plan = {
-	.sql = "SELECT namespace, name, version, on_failure = 'stop', timeout, step_count "
+	.sql = "SELECT namespace, name, version, on_failure = 'stop', timeout, step_count, "
+	"NOT concurrent "
 	"FROM tasker.plan WHERE plan_id = $1",
 	.arg_count = 1,
 	.arg_types = {INT4OID},
@@ -314,6 +315,7 @@ plan_read(int32 plan_id)
 	value = row_value(0, 5, &isnull);
 	plan->timeout = isnull ? 0 : interval_us(DatumGetIntervalP(value));
 	plan->step_count = DatumGetInt16(row_value(0, 6, &isnull));
+	plan->one_at_a_time = DatumGetBool(row_value(0, 7, &isnull));
 	SPI_freetuptable(SPI_tuptable);
 
 	rows = statement_run(&read_steps, &id, NULL);

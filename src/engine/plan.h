@@ -72,6 +72,7 @@ typedef struct TaskPlan
 	char	   *name;
 	char	   *version;
 	bool		stop_on_failure;
+	bool		one_at_a_time;	/* concurrent: false */
 	int64		timeout;		/* µs; 0: none */
 	int			step_count;
 	PlanStep   *steps;			/* steps[0] is step number 1 */

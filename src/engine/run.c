@@ -62,9 +62,23 @@ push_children(Run *run, TaskRun *task, int step_no)
 {
 	PlanStep   *step = plan_step(task->plan, step_no);
 
+	if (task->plan->one_at_a_time)
+		return;
 	for (int i = step->child_count - 1; i >= 0; i--)
 		if (graph_is_ready(task, step->children[i]))
 			push_ready(run, task, step->children[i]);
+}
+
+/*
+ * Where steps run one at a time, the next one's turn has come.
+ */
+static void
+push_turn(Run *run, TaskRun *task)
+{
+	int			step_no = task->plan->one_at_a_time && graph_goes_on(task) ? graph_turn(task) : 0;
+
+	if (step_no > 0 && !task->steps[step_no - 1].queued)
+		push_ready(run, task, step_no);
 }
 
 /*
@@ -412,6 +426,65 @@ run_suspect(Run *run, TaskRun *task, int step_no)
 }
 
 /*
+ * Deals with one step that is ready: runs it, or sees to it that somebody does.
+ */
+static void
+run_next(Run *run, TaskRun *task, int step_no)
+{
+	PlanStep   *step = plan_step(task->plan, step_no);
+	StepRun    *state = &task->steps[step_no - 1];
+	TimestampTz now;
+
+	if (is_doomed(run, task, step_no))
+	{
+		fail_doomed(run, task, step_no);
+		return;
+	}
+	if (state->state == STEP_PENDING && graph_bypasses(task, step_no))
+	{
+		graph_step_skipped(run->batch, task, step_no, tasker_now());
+		push_children(run, task, step_no);
+		return;
+	}
+	now = tasker_now();
+	if (!run->in_place && graph_time_is_up(task, now))
+	{
+		/* Nothing starts any more; the deadline's own token ends the task. */
+		graph_queue_step(run->batch, task, step_no, handler_lane(step->handler), now);
+		run->queued++;
+		return;
+	}
+	if (step->handler->kind == HANDLER_SQL && fail_without_secret(run, task, step_no, now))
+		return;
+	if (step->handler->kind == HANDLER_SQL && suspects_has(task->task_id, step_no))
+	{
+		run_suspect(run, task, step_no);
+		if (!run->closed)
+			run->closed = time_is_up(run);
+		return;
+	}
+	if (step->handler->kind == HANDLER_SQL && may_run_here(run, task, step->handler))
+	{
+		if (!passes_limits(run, task, step_no))
+			return;
+		run_step(run, task, step_no);
+		if (!run->closed)
+			run->closed = time_is_up(run);
+		return;
+	}
+	if (step->handler->kind == HANDLER_MISSING)
+		fail_missing(run, task, step_no, now);
+	else
+	{
+		graph_queue_step(run->batch, task, step_no,
+						 state->tries > 0 && step->handler->kind == HANDLER_SQL ?
+						 LANE_ALONE : handler_lane(step->handler), now);
+		run->queued++;
+		run->slow = run->slow || !handler_is_fast(step->handler);
+	}
+}
+
+/*
  * Runs what is ready until nothing is, or the batch has to end.
  */
 void
@@ -421,9 +494,6 @@ run_ready(Run *run)
 	{
 		ReadyStep	next = run->ready[--run->ready_count];
 		TaskRun    *task = next.task;
-		PlanStep   *step = plan_step(task->plan, next.step_no);
-		StepRun    *state = &task->steps[next.step_no - 1];
-		TimestampTz now;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!graph_goes_on(task))
@@ -438,54 +508,8 @@ run_ready(Run *run)
 			}
 			graph_start(run->batch, task, tasker_now());
 		}
-		if (is_doomed(run, task, next.step_no))
-		{
-			fail_doomed(run, task, next.step_no);
-			continue;
-		}
-		if (state->state == STEP_PENDING && graph_bypasses(task, next.step_no))
-		{
-			graph_step_skipped(run->batch, task, next.step_no, tasker_now());
-			push_children(run, task, next.step_no);
-			continue;
-		}
-		now = tasker_now();
-		if (!run->in_place && graph_time_is_up(task, now))
-		{
-			/* Nothing starts any more; the deadline's own token ends the task. */
-			graph_queue_step(run->batch, task, next.step_no, handler_lane(step->handler), now);
-			run->queued++;
-			continue;
-		}
-		if (step->handler->kind == HANDLER_SQL &&
-			fail_without_secret(run, task, next.step_no, now))
-			continue;
-		if (step->handler->kind == HANDLER_SQL && suspects_has(task->task_id, next.step_no))
-		{
-			run_suspect(run, task, next.step_no);
-			if (!run->closed)
-				run->closed = time_is_up(run);
-			continue;
-		}
-		if (step->handler->kind == HANDLER_SQL && may_run_here(run, task, step->handler))
-		{
-			if (!passes_limits(run, task, next.step_no))
-				continue;
-			run_step(run, task, next.step_no);
-			if (!run->closed)
-				run->closed = time_is_up(run);
-			continue;
-		}
-		if (step->handler->kind == HANDLER_MISSING)
-			fail_missing(run, task, next.step_no, now);
-		else
-		{
-			graph_queue_step(run->batch, task, next.step_no,
-							 state->tries > 0 && step->handler->kind == HANDLER_SQL ?
-							 LANE_ALONE : handler_lane(step->handler), now);
-			run->queued++;
-			run->slow = run->slow || !handler_is_fast(step->handler);
-		}
+		run_next(run, task, next.step_no);
+		push_turn(run, task);
 	}
 }
 

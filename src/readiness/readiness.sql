@@ -70,8 +70,36 @@ BEGIN
         CROSS JOIN tasker.task AS t
         WHERE t.task_id = ANY (task_ids)
     ),
+    turns AS MATERIALIZED (
+        -- Of a task whose steps run one at a time, the one whose turn it is; 0: one is under way.
+        SELECT a.*,
+               CASE
+                   WHEN NOT p.concurrent THEN (
+                       SELECT CASE WHEN bool_or(tasker._step_state(r.state) IN ('in_progress', 'waiting_for_retry')) THEN 0
+                                   ELSE min(s.step_no) FILTER (
+                                            WHERE coalesce(r.state, 0) = 0
+                                              AND NOT EXISTS (
+                                                  SELECT
+                                                  FROM unnest(s.parents) AS o (step_no)
+                                                  WHERE NOT a.satisfied[o.step_no])) END
+                       FROM tasker.plan_step AS s
+                       LEFT JOIN LATERAL (
+                           SELECT x.step_no, x.state
+                           FROM tasker.step AS x
+                           WHERE x.task_id = a.task_id
+                             AND x.step_no = s.step_no
+                           OFFSET 0) AS r ON true
+                       WHERE s.plan_id = a.plan_id)
+               END AS turn
+        FROM asked AS a
+        CROSS JOIN LATERAL (
+            SELECT x.concurrent
+            FROM tasker.plan AS x
+            WHERE x.plan_id = a.plan_id
+            OFFSET 0) AS p
+    ),
     steps AS (
-        SELECT a.task_id, a.now, a.goes, s.step_no, s.name,
+        SELECT a.task_id, a.now, a.goes, a.turn, s.step_no, s.name,
                tasker._step_state(coalesce(r.state, 0::smallint))::text AS state,
                cardinality(s.parents) AS parents,
                (SELECT count(*)::integer
@@ -81,7 +109,7 @@ BEGIN
                coalesce(r.attempts, 0)::integer AS attempts,
                coalesce(r.retry_limit, s.retry_limit)::integer AS retry_limit,
                r.next_attempt_at, r.started_at, r.finished_at, r.error
-        FROM asked AS a
+        FROM turns AS a
         CROSS JOIN LATERAL (
             SELECT x.step_no, x.name, x.parents, x.retry_limit
             FROM tasker.plan_step AS x
@@ -118,6 +146,7 @@ BEGIN
            s.goes
                AND CASE s.state
                        WHEN 'pending' THEN s.satisfied_parents = s.parents AND NOT s.to_be_skipped
+                                           AND coalesce(s.turn = s.step_no, true)
                        WHEN 'waiting_for_retry' THEN s.retry_at IS NULL OR s.retry_at <= s.now
                        ELSE false
                    END,
@@ -137,7 +166,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tasker.step_readiness_batch(bigint[]) IS
-'Returns what is ready and what each step waits for, of every step of the tasks task_ids, in the order of step_id; ids that are no task''s are left out. Columns: step_id, task_id; named_step_id: number of the step in its definition; name; current_state; dependencies_satisfied: every parent is complete, resolved_manually or skipped; retry_eligible: the engine may still make an attempt by itself (attempts are left and the step is not in error, which is final); ready_for_execution: an executor or a worker may start it now; last_failure_at: of a step in waiting_for_retry or error; next_retry_at: when one in waiting_for_retry is due; total_parents; completed_parents; attempts: started and counted; retry_limit: attempts in all; backoff_request_seconds: whole seconds between the failure and next_retry_at; last_attempted_at: start of the latest attempt. A step that the task bypasses is never ready: the engine skips it when it gets there. Raises nothing. Source: design, Reading; reference 3.1.';
+'Returns what is ready and what each step waits for, of every step of the tasks task_ids, in the order of step_id; ids that are no task''s are left out. Columns: step_id, task_id; named_step_id: number of the step in its definition; name; current_state; dependencies_satisfied: every parent is complete, resolved_manually or skipped; retry_eligible: the engine may still make an attempt by itself (attempts are left and the step is not in error, which is final); ready_for_execution: an executor or a worker may start it now; last_failure_at: of a step in waiting_for_retry or error; next_retry_at: when one in waiting_for_retry is due; total_parents; completed_parents; attempts: started and counted; retry_limit: attempts in all; backoff_request_seconds: whole seconds between the failure and next_retry_at; last_attempted_at: start of the latest attempt. A step that the task bypasses is never ready: the engine skips it when it gets there. Where steps run one at a time (concurrent: false), the first of those that could start is ready, and none while another is in progress or waits for its retry. Raises nothing. Source: design, Reading; reference 3.1.';
 
 -- In SQL, for PL/pgSQL takes no argument of the name of a column that it returns.
 CREATE FUNCTION tasker.step_readiness(task_id bigint, step_ids bigint[] DEFAULT NULL)

@@ -156,9 +156,13 @@ AS $$
         CROSS JOIN LATERAL jsonb_array_elements(
             CASE WHEN jsonb_typeof(n.node -> 'step_templates') = 'array' THEN n.node -> 'step_templates' END)
             WITH ORDINALITY AS s (element, n)
+        UNION ALL
+        -- what all of them have in common
+        SELECT n.path || ARRAY['handler_config'], NULL, n.node -> 'handler_config'
+        FROM node AS n
     )
     SELECT s.path || p.path,
-           format('step "%s" needs secret "%s", which is not set', s.name, p.name),
+           format('%s needs secret "%s", which is not set', coalesce('step "' || s.name || '"', 'every step'), p.name),
            format('Set it by SELECT tasker.set_secret(%L, ''...''); until then the step fails for good.', p.name)
     FROM step AS s
     CROSS JOIN LATERAL (SELECT DISTINCT d.path, d.name FROM tasker._secret_places(s.config) AS d) AS p

@@ -53,6 +53,7 @@ batch_add_task(Batch *batch, TaskPlan *plan, int64 task_id, int state)
 	task->steps = palloc0(Max(plan->step_count, 1) * sizeof(StepRun));
 	for (int i = 0; i < plan->step_count; i++)
 		task->steps[i].retry_limit = -1;
+	task->turn = 1;
 	batch->tasks = lappend(batch->tasks, task);
 	MemoryContextSwitchTo(before);
 	return task;
@@ -85,12 +86,37 @@ graph_goes_on(TaskRun *task)
 		!(task->plan->stop_on_failure && task->errors > 0);
 }
 
-bool
-graph_is_ready(TaskRun *task, int step_no)
+/*
+ * Whether nothing is open before the step.
+ */
+static bool
+is_open(TaskRun *task, int step_no)
 {
 	StepRun    *step = step_run(task, step_no);
 
 	return step->state == STEP_PENDING && step->open_parents == 0;
+}
+
+/*
+ * Of a task whose steps run one at a time, the one whose turn it is; 0: one is
+ * under way, or nothing is left.  A step that waits for its retry keeps its turn:
+ * so such a task never has more than one token.
+ */
+int
+graph_turn(TaskRun *task)
+{
+	if (task->busy > 0)
+		return 0;
+	while (task->turn <= task->plan->step_count && !is_open(task, task->turn))
+		task->turn++;
+	return task->turn <= task->plan->step_count ? task->turn : 0;
+}
+
+bool
+graph_is_ready(TaskRun *task, int step_no)
+{
+	return is_open(task, step_no) &&
+		(!task->plan->one_at_a_time || graph_turn(task) == step_no);
 }
 
 /*
@@ -136,9 +162,16 @@ count_step(TaskRun *task, int step_no, int sign)
 {
 	StepRun    *step = step_run(task, step_no);
 
-	if (step->state == STEP_IN_PROGRESS || step->state == STEP_WAITING ||
-		graph_is_ready(task, step_no))
+	if (step->state == STEP_IN_PROGRESS || step->state == STEP_WAITING)
+	{
 		task->live += sign;
+		task->busy += sign;
+	}
+	else if (is_open(task, step_no))
+	{
+		task->live += sign;
+		task->turn = Min(task->turn, step_no);
+	}
 	if (step->state == STEP_ERROR)
 		task->errors += sign;
 	if (!step_satisfies(step->state))
@@ -163,7 +196,8 @@ graph_count(TaskRun *task)
 				open++;
 		step_run(task, step_no)->open_parents = open;
 	}
-	task->live = task->errors = task->unsatisfied = 0;
+	task->live = task->busy = task->errors = task->unsatisfied = 0;
+	task->turn = plan->step_count + 1;
 	for (int step_no = 1; step_no <= plan->step_count; step_no++)
 		count_step(task, step_no, 1);
 }

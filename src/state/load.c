@@ -383,7 +383,8 @@ mark_wanted(TaskRun *task, bool *may_run, bool *wanted)
 		for (int no = 1; no <= plan->step_count; no++)
 		{
 			PlanStep   *step = plan_step(plan, no);
-			bool		all = task->steps[no - 1].state == STEP_PENDING && step->parent_count > 0;
+			bool		all = task->steps[no - 1].state == STEP_PENDING &&
+				(step->parent_count > 0 || plan->one_at_a_time);
 
 			if (may_run[no - 1])
 				continue;
@@ -393,7 +394,10 @@ mark_wanted(TaskRun *task, bool *may_run, bool *wanted)
 
 				all = may_run[parent - 1] || step_satisfies(task->steps[parent - 1].state);
 			}
-			/* Ready already, but its token is not ours: somebody else runs it. */
+			/*
+			 * Ready already, but its token is not ours: somebody else runs it.
+			 * One at a time, whatever has its turn after ours is ours, too.
+			 */
 			if (all && graph_is_ready(task, no))
 				all = false;
 			if (all)

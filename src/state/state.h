@@ -115,7 +115,9 @@ typedef struct TaskRun
 	HeapTuple	row;			/* as it was read with the claim; NULL: it was not */
 	StepRun    *steps;			/* plan->step_count of them; steps[0] is step number 1 */
 	int			start_move;		/* its change to in_progress in this batch, while it is; -1: none */
-	int			live;			/* steps in progress, waiting, or ready */
+	int			live;			/* steps in progress, waiting, or with nothing open before them */
+	int			busy;			/* steps in progress or waiting */
+	int			turn;			/* no step of a lower number has nothing open before it */
 	int			errors;			/* steps in error */
 	int			unsatisfied;	/* steps that do not satisfy dependants */
 } TaskRun;
@@ -156,6 +158,7 @@ extern TaskRun *batch_find_task(Batch *batch, int64 task_id);
 extern void graph_count(TaskRun *task);
 extern void graph_start(Batch *batch, TaskRun *task, TimestampTz at);
 extern bool graph_is_ready(TaskRun *task, int step_no);
+extern int	graph_turn(TaskRun *task);
 extern bool graph_bypasses(TaskRun *task, int step_no);
 extern bool graph_goes_on(TaskRun *task);
 extern bool graph_time_is_up(TaskRun *task, TimestampTz at);

@@ -57,7 +57,8 @@ AS $$
                p.plan_id IS NOT NULL AS has_plan,
                p.step_count, p.namespace, p.version,
                coalesce(p.timeout > interval '0', false) AS has_timeout,
-               p.on_failure = 'stop' AS stops
+               p.on_failure = 'stop' AS stops,
+               p.concurrent
         FROM tasker.task AS t
         LEFT JOIN tasker.plan AS p ON p.plan_id = t.plan_id
     ),
@@ -134,7 +135,8 @@ AS $$
     ),
     pending AS MATERIALIZED (
         -- Steps that may be ready: of tasks that go on, and have begun.
-        SELECT w.task_id, p.step_no, p.parents, w.goes_on
+        SELECT w.task_id, p.step_no, p.parents, w.goes_on, w.concurrent,
+               w.running + w.waiting = 0 AS is_free
         FROM whole AS w
         JOIN tasker.plan_step AS p USING (plan_id)
         LEFT JOIN step AS s ON s.task_id = w.task_id
@@ -160,8 +162,8 @@ AS $$
         WHERE p.satisfies IS NOT TRUE
            OR e.start_at < p.satisfied_at AND e.start_id < p.satisfied_id
     ),
-    ready AS MATERIALIZED (
-        SELECT p.task_id, p.step_no, p.goes_on
+    may_run AS MATERIALIZED (
+        SELECT p.task_id, p.step_no, p.goes_on, p.concurrent, p.is_free
         FROM pending AS p
         LEFT JOIN (
             SELECT DISTINCT e.task_id, e.step_no
@@ -170,6 +172,18 @@ AS $$
               AND NOT e.satisfied) AS b ON b.task_id = p.task_id
                                        AND b.step_no = p.step_no
         WHERE b.task_id IS NULL
+    ),
+    ready AS MATERIALIZED (
+        SELECT m.task_id, m.step_no, m.goes_on
+        FROM may_run AS m
+        WHERE m.concurrent
+        UNION ALL
+        -- one at a time: the first of them, and none while one is under way
+        SELECT m.task_id, min(m.step_no), bool_and(m.goes_on)
+        FROM may_run AS m
+        WHERE NOT m.concurrent
+          AND m.is_free
+        GROUP BY m.task_id
     ),
     placed AS MATERIALIZED (
         -- A token with whatever it may stand for.
@@ -248,6 +262,12 @@ AS $$
           AND NOT w.has_start
           AND w.running = 0
           AND NOT (w.goes_on AND (w.waiting > 0 OR r.task_id IS NOT NULL))
+        UNION ALL
+        SELECT 'steps that run one at a time run together', w.task_id, NULL,
+               format('%s of its steps are in progress and %s wait for a retry.', w.running, w.waiting)
+        FROM whole AS w
+        WHERE NOT w.concurrent
+          AND w.running + w.waiting > 1
         UNION ALL
         SELECT 'task without its deadline', w.task_id, NULL,
                'The task is in progress, its plan has a timeout, and no token stands for that.'

@@ -176,6 +176,10 @@ became_ready(TaskRun *task, int step_no)
 
 	if (!graph_is_ready(task, step_no) || task->steps[step_no - 1].queued)
 		return false;
+	/* Whatever ends gives the turn to the next. */
+	for (int i = 0; task->plan->one_at_a_time && i < task->plan->step_count; i++)
+		if (task->steps[i].changed)
+			return true;
 	for (int i = 0; i < step->parent_count; i++)
 	{
 		StepRun    *parent = &task->steps[step->parents[i] - 1];

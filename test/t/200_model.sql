@@ -375,6 +375,14 @@ AS $$
         JOIN tasker.queue AS q ON q.task_id = l.task_id
         JOIN tasker.plan_step AS p ON p.plan_id = l.plan_id
                                   AND (p.step_no = q.step_no OR q.step_no = 0 AND p.parents = '{}')
+        JOIN tasker.plan AS w ON w.plan_id = l.plan_id
+                             AND (w.concurrent
+                                  OR q.step_no > 0
+                                  -- the start of one at a time is that of the first
+                                  OR p.step_no = (SELECT min(f.step_no)
+                                                  FROM tasker.plan_step AS f
+                                                  WHERE f.plan_id = l.plan_id
+                                                    AND f.parents = '{}'))
         WHERE (q.lane >= 0 OR q.due_lane IS NOT NULL AND q.due <= tasker.clock())
           AND p.name <> ALL (coalesce(l.bypass_steps, '{}'))
     )

@@ -170,6 +170,8 @@ sub new_case
 	$case->{stop} = percent($case, 20);
 	$case->{priority} = chance($case, 3);
 	$case->{later} = percent($case, 5);
+	# Not by chance, which would make another case of every seed.
+	$case->{serial} = $seed % 6 == 5;
 	$case->{state} = 'pending';
 
 	# Numbers have no order along the graph.
@@ -248,8 +250,8 @@ sub definition
 			$step->{timeout} ? "\"timeout\": $step->{timeout}, " : '',
 			join(', ', map { "\"$_\"" } @{ $step->{outcomes} }), $step->{crashes});
 	}
-	return sprintf('{"name": "seed %d", "on_failure": "%s", %s"step_templates": [%s]}',
-		$case->{seed}, $case->{stop} ? 'stop' : 'continue',
+	return sprintf('{"name": "seed %d", "on_failure": "%s", "concurrent": %s, %s"step_templates": [%s]}',
+		$case->{seed}, $case->{stop} ? 'stop' : 'continue', $case->{serial} ? 'false' : 'true',
 		$case->{timeout} ? "\"timeout\": $case->{timeout}, " : '', join(', ', @steps));
 }
 
@@ -577,7 +579,8 @@ sub state_at
 	return $state;
 }
 
-# Whether it may start now: its parents are done and the task goes on.
+# Whether it may start now: its parents are done, the task goes on, and where its
+# steps run one at a time none is under way.
 sub check_start
 {
 	my ($history, $step, $row) = @_;
@@ -588,6 +591,15 @@ sub check_start
 	{
 		my $state = state_at($history, $parent, $row);
 		complain($history, $step->{number}, "went to $row->{to} while step $parent was $state") if !$SATISFIES{$state};
+	}
+	if ($case->{serial} && $row->{to} eq 'in_progress')
+	{
+		for my $other (grep { $_->{number} != $step->{number} } @{ $case->{steps} })
+		{
+			my $state = state_at($history, $other->{number}, $row);
+			complain($history, $step->{number}, "was started while step $other->{number} was $state")
+			  if $state eq 'in_progress' || $state eq 'waiting_for_retry';
+		}
 	}
 	# One executor does not hear at once that on_failure: stop ended the task
 	# for another one.

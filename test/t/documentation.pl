@@ -77,6 +77,79 @@ my @defined = map { join '', /'(\w)'/g } $header =~ /MAKE_SQLSTATE\(('T',.*)\)/g
 my @described = map { $_->[0] } rows(page('errors.md'), '`TK\d+`');
 is(lines(@described), lines(sort @defined), 'doc/errors.md has every SQLSTATE of class TK');
 
+# The keys of a definition: each with its type, default, example and meaning.
+my $definition = page('definition.md');
+my @scopes = (
+	[ task => 'Keys of a task' ], [ step => 'Keys of a step' ], [ retry => '`retry`' ],
+	[ api => 'HTTP steps' ], [ event => 'Events' ]);
+my %kind = (
+	name => 'name', event_name => 'event name', version => 'string', string => 'string', boolean => 'true or false',
+	strings => 'list of strings', steps => 'list of steps', events => 'list of events', object => 'mapping',
+	any => 'anything', duration => 'duration', on_failure => '`continue` or `stop`', integer => 'whole number');
+
+for my $scope (@scopes)
+{
+	my ($name, $title) = @$scope;
+	my ($section) = $definition =~ /^##+ \Q$title\E\n(.*?)(?=^##+ )/ms;
+	my @keys = map { [ split /\|/, $_, -1 ] } split /\n/, $node->safe_psql('postgres', <<"SQL");
+SELECT key, kind, low, high, required, default_value #>> '{}', example, meaning
+FROM tasker._definition_keys()
+WHERE scope = '$name'
+SQL
+	my (@said, @known);
+
+	for my $row (rows($section, '`\w+`'))
+	{
+		my ($key, $type, $default, $meaning, $example) = @$row;
+
+		# Links and code are for the page.
+		$meaning =~ s/\[([^\]]*)\]\([^)]*\)/$1/g;
+		$meaning =~ s/`//g;
+		push @said, "$key: $type, $meaning ($example)";
+		my ($known) = grep { $_->[0] eq $key } @keys;
+		next if !$known;
+		my (undef, $kind, $low, $high, $required, $value) = @$known;
+		like($default, $required eq 't' ? qr/^required$/ : $value ne '' ? qr/\Q$value\E/ : qr/^(?!required$)/,
+			"doc/definition.md has the default of $key of a $name");
+	}
+	for my $key (@keys)
+	{
+		my ($name, $kind, $low, $high, $required, $value, $example, $meaning) = @$key;
+		my $type = $kind eq 'number' ? ($high ne '' ? "number from $low to $high" : 'number') : $kind{$kind};
+
+		push @known, "$name: " . ($type =~ s/^`(.*)`$/$1/r) . ", $meaning ($example)";
+	}
+	is(lines(@said), lines(@known), "doc/definition.md has every key of a $name");
+}
+
+# The rules of lint_task().
+my ($rules) = $definition =~ /^### Rules of `lint_task`\n(.*?)^##+ /ms;
+is(lines(map { join '|', @$_ } rows($rules, '`\w+`')),
+	$node->safe_psql('postgres', 'SELECT rule, meaning FROM tasker._lint_rules()'),
+	'doc/definition.md has every rule of lint_task()');
+
+# What editors read is what the function says.
+is(slurp_file("$FindBin::RealBin/../../src/definition/definition.schema.json"),
+	$node->safe_psql('postgres', 'SELECT jsonb_pretty(tasker.definition_schema())') . "\n",
+	'src/definition/definition.schema.json is what make doc makes');
+
+# Every definition that a page or an example shows is one to an editor, too.
+my @shown;
+for my $file (glob("$FindBin::RealBin/../../{README.md,doc/*.md,example/*/*.md}"))
+{
+	push @shown, grep { /^name: .*^step_templates:/ms } slurp_file($file) =~ /^```yaml\n(.*?)^```/msg;
+}
+push @shown, map { slurp_file($_) } glob("$FindBin::RealBin/../../example/*/*.yaml");
+cmp_ok(scalar @shown, '>', 1, 'definitions are shown');
+for my $shown (@shown)
+{
+	my ($name) = $shown =~ /^name: (.*)/m;
+
+	is($node->safe_psql('postgres', <<"SQL"), '', "the definition of $name satisfies the schema");
+SELECT e FROM tasker.json_schema_errors(tasker.definition_schema(), tasker.yaml_to_jsonb(\$definition\$$shown\$definition\$)) AS e
+SQL
+}
+
 # The reference is what `make doc` makes of the comments.
 my ($reference, $errors) = run_command(
 	[

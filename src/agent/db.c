@@ -1,0 +1,120 @@
+/*
+ * db.c
+ *	  The connection to the database, and what its errors look like to people.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent.h"
+
+static void
+print_field(const PGresult *result, int field, const char *label)
+{
+	const char *text = PQresultErrorField(result, field);
+
+	if (text != NULL)
+		fprintf(stderr, "%s: %s\n", label, text);
+}
+
+static void
+print_notice(void *about, const PGresult *result)
+{
+	if (about != NULL)
+		fprintf(stderr, "%s: ", (const char *) about);
+	fprintf(stderr, "%s: %s\n", PQresultErrorField(result, PG_DIAG_SEVERITY),
+			PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
+	print_field(result, PG_DIAG_MESSAGE_DETAIL, "DETAIL");
+	print_field(result, PG_DIAG_MESSAGE_HINT, "HINT");
+}
+
+/*
+ * A connection that speaks UTF-8, or NULL, and it was said why.
+ */
+PGconn *
+db_connect(const char *conninfo)
+{
+	const char *keywords[] = {"dbname", "fallback_application_name", "client_encoding", NULL};
+	const char *values[] = {conninfo, "tasker-agent", "UTF8", NULL};
+	PGconn	   *connection = PQconnectdbParams(keywords, values, 1);
+
+	if (PQstatus(connection) != CONNECTION_OK)
+	{
+		char	   *message = text_copy(PQerrorMessage(connection));
+
+		message[strcspn(message, "\n")] = '\0';
+		complain("could not connect: %s", message);
+		free(message);
+		PQfinish(connection);
+		return NULL;
+	}
+	db_notices_about(connection, NULL);
+	return connection;
+}
+
+/*
+ * Notices are printed as being about that, which must live on.
+ */
+void
+db_notices_about(PGconn *connection, char *about)
+{
+	PQsetNoticeReceiver(connection, print_notice, about);
+}
+
+/*
+ * Runs a statement with text values.
+ */
+PGresult *
+db_query(PGconn *connection, const char *sql, int count, const char *const *values)
+{
+	return PQexecParams(connection, sql, count, NULL, values, NULL, NULL, 0);
+}
+
+/*
+ * Whether a statement failed with that code.
+ */
+bool
+db_is(const PGresult *result, const char *sqlstate)
+{
+	const char *own = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+	return own != NULL && strcmp(own, sqlstate) == 0;
+}
+
+/*
+ * The error of a statement, whole; about may be NULL.
+ */
+void
+db_complain(const PGresult *result, const char *about)
+{
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+
+	if (about != NULL)
+		fprintf(stderr, "%s: ", about);
+	if (sqlstate == NULL)
+	{
+		fprintf(stderr, "ERROR: %s", PQresultErrorMessage(result));
+		return;
+	}
+	fprintf(stderr, "ERROR %s: %s\n", sqlstate, message);
+	print_field(result, PG_DIAG_MESSAGE_DETAIL, "DETAIL");
+	print_field(result, PG_DIAG_MESSAGE_HINT, "HINT");
+}
+
+/*
+ * Runs a statement whose rows nobody wants; false where it failed, and it was
+ * said how.
+ */
+bool
+db_run(PGconn *connection, const char *sql)
+{
+	PGresult   *result = PQexec(connection, sql);
+	bool		done = PQresultStatus(result) == PGRES_COMMAND_OK ||
+		PQresultStatus(result) == PGRES_TUPLES_OK;
+
+	if (!done)
+		db_complain(result, NULL);
+	PQclear(result);
+	return done;
+}

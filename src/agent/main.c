@@ -1,0 +1,187 @@
+/*
+ * main.c
+ *	  The command line of tasker-agent, and what all of it uses.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent.h"
+
+static const char usage_text[] =
+"usage: tasker-agent apply DIRECTORY [OPTION...]\n"
+"       tasker-agent --help | --version\n"
+"\n"
+"apply registers every definition (*.yaml, *.yml, *.json) below DIRECTORY in one\n"
+"transaction, and prints what that changes:\n"
+"  --database CONNINFO   where; otherwise libpq's environment says (PGHOST, ...)\n"
+"  --environment NAME    the environment that their tasks follow\n"
+"  --dry-run             print what it would change, and change nothing\n"
+"  --no-replace          a definition that is registered with another text is an error\n"
+"  --lint                print what is unwise in them, too\n"
+"\n"
+"Exit status: 0 done, 1 an error, and nothing was changed, 2 a wrong command line.\n";
+
+/*
+ * Says on stderr what is wrong.
+ */
+void
+complain(const char *format, ...)
+{
+	va_list		arguments;
+
+	fputs("tasker-agent: ", stderr);
+	va_start(arguments, format);
+	vfprintf(stderr, format, arguments);
+	va_end(arguments);
+	fputc('\n', stderr);
+}
+
+void *
+allocate(size_t size)
+{
+	void	   *memory = malloc(size > 0 ? size : 1);
+
+	if (memory == NULL)
+	{
+		complain("out of memory");
+		exit(EXIT_FAILED);
+	}
+	return memory;
+}
+
+char *
+text_copy(const char *text)
+{
+	return strcpy(allocate(strlen(text) + 1), text);
+}
+
+char *
+text_format(const char *format, ...)
+{
+	va_list		arguments;
+	char	   *text;
+	int			length;
+
+	va_start(arguments, format);
+	length = vsnprintf(NULL, 0, format, arguments);
+	va_end(arguments);
+	text = allocate((size_t) length + 1);
+	va_start(arguments, format);
+	vsnprintf(text, (size_t) length + 1, format, arguments);
+	va_end(arguments);
+	return text;
+}
+
+static int
+usage_error(void)
+{
+	fputs(usage_text, stderr);
+	return EXIT_USAGE;
+}
+
+/*
+ * tasker-agent apply ...; argv[0] is the subcommand.
+ */
+static int
+main_apply(int argc, char **argv)
+{
+	static const struct option known[] = {
+		{"database", required_argument, NULL, 'd'},
+		{"environment", required_argument, NULL, 'e'},
+		{"dry-run", no_argument, NULL, 'n'},
+		{"no-replace", no_argument, NULL, 'r'},
+		{"lint", no_argument, NULL, 'l'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0}
+	};
+	ApplyOptions options = {0};
+	int			option;
+
+	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1)
+	{
+		switch (option)
+		{
+			case 'd':
+				options.database = optarg;
+				break;
+			case 'e':
+				options.environment = optarg;
+				break;
+			case 'n':
+				options.dry_run = true;
+				break;
+			case 'r':
+				options.no_replace = true;
+				break;
+			case 'l':
+				options.lint = true;
+				break;
+			case 'h':
+				fputs(usage_text, stdout);
+				return EXIT_OK;
+			default:
+				return usage_error();
+		}
+	}
+	if (argc - optind != 1)
+	{
+		complain(optind == argc ? "apply needs a directory" : "apply takes one directory");
+		return usage_error();
+	}
+	options.directory = argv[optind];
+	return apply(&options);
+}
+
+typedef struct Subcommand
+{
+	const char *name;
+	int			(*run) (int argc, char **argv);
+} Subcommand;
+
+static const Subcommand subcommands[] = {
+	{"apply", main_apply},
+};
+
+static int
+run(int argc, char **argv)
+{
+	if (argc < 2)
+		return usage_error();
+	if (strcmp(argv[1], "--help") == 0)
+	{
+		fputs(usage_text, stdout);
+		return EXIT_OK;
+	}
+	if (strcmp(argv[1], "--version") == 0)
+	{
+		puts("tasker-agent " TASKER_VERSION);
+		return EXIT_OK;
+	}
+	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++)
+		if (strcmp(argv[1], subcommands[i].name) == 0)
+			return subcommands[i].run(argc - 1, argv + 1);
+	complain("unknown subcommand or option \"%s\"", argv[1]);
+	return usage_error();
+}
+
+int
+main(int argc, char **argv)
+{
+	int			status;
+
+	/* In a pipeline's log it stands in one order with what goes to stderr. */
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	status = run(argc, argv);
+
+	/* What could not be printed was not said. */
+	if (fflush(stdout) != 0 || ferror(stdout))
+	{
+		complain("could not write: %s", strerror(errno));
+		return EXIT_FAILED;
+	}
+	return status;
+}

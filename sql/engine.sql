@@ -460,6 +460,8 @@ SELECT s.attempts FROM tasker.workflow_steps AS s JOIN tasker.tasks AS t USING (
 ALTER SYSTEM RESET tasker.clock_offset;
 SELECT pg_reload_conf();
 
+-- The reload may not have reached this session yet, and what it logs from here on is of now.
+SET tasker.clock_offset = 0;
 SET client_min_messages = error;
 RESET search_path;
 SELECT count(tasker.unregister_handler(name, namespace)) FROM tasker.handlers WHERE namespace = 're';

@@ -85,7 +85,8 @@ SELECT tasker.yaml_to_jsonb('message: !important call me') AS json;
 SELECT y AS yaml, tasker.yaml_to_jsonb(y) AS json
 FROM unnest(ARRAY[E'%YAML 1.3\n---\na', E'%FOO bar\n# c\n--- a', '...', E'# a\n...\n...\n', E'...\n--- a\n...\n...\n',
     E'a: 1\n\t\nb: 2\n\t# c\n', E'a: |\n  x\n  \t\n  y\nb: "\n\t\n  z"', E'--- |\n x\n \t\n', E'- >-\n  a\n\n- |\n  b',
-    E'a: |+\n  b\n  ', E'k: |\n  b\n   ', E'a: [\n  b\n]\nc: {\n  d: e\n}', E'a:\n- "b\n  c"\n- {d:\n  e}']) WITH ORDINALITY AS a (y, n)
+    E'a: |+\n  b\n  ', E'k: |\n  b\n   ', E'a: [\n  b\n]\nc: {\n  d: e\n}', E'a:\n- "b\n  c"\n- {d:\n  e}',
+    E'a: &x !!str # c\n# d\n  "e\n  f"\nb: !!str\n# c\n  |\n  *x\nc: !y # d\n  >-\n   e']) WITH ORDINALITY AS a (y, n)
 ORDER BY n;
 
 -- One document, which may be empty; JSON is YAML.

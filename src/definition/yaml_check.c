@@ -173,6 +173,25 @@ check_anchor(YamlReader *reader, size_t start, const char *anchor)
 	return char_at(reader, start) != '&' || check_name_end(reader, start + 1 + strlen(anchor));
 }
 
+/* Where a value begins behind its anchor and its tag, which may have lines of their own. */
+static size_t
+skip_properties(const YamlReader *reader, size_t i)
+{
+	for (;; i++)
+	{
+		char		c = char_at(reader, i);
+
+		if (c == '&' || c == '!')
+			while (!is_white(reader, i + 1))
+				i++;
+		else if (c == '#')
+			while (!is_break(char_at(reader, i + 1)))
+				i++;
+		else if (i >= reader->length || !is_white(reader, i))
+			return i;
+	}
+}
+
 /*
  * The header of a block scalar, and the blank lines that it begins with: its
  * indentation is that of the first other line, which they must not exceed.
@@ -180,22 +199,11 @@ check_anchor(YamlReader *reader, size_t start, const char *anchor)
 static bool
 check_block_scalar(YamlReader *reader, size_t start)
 {
-	size_t		i = start;
+	size_t		i = start + 1;	/* behind the | or > */
 	size_t		longest = 0;
 	size_t		at = 0;
 
-	/* Behind anchor and tag, which may have a line of their own. */
-	while (i < reader->length && !(reader->text[i] == '|' || reader->text[i] == '>'))
-	{
-		if (reader->text[i] == '&' || reader->text[i] == '!')
-			while (!is_white(reader, i + 1))
-				i++;
-		else if (reader->text[i] == '#')
-			while (!is_break(char_at(reader, i + 1)))
-				i++;
-		i++;
-	}
-	for (i++; strchr("+-0123456789", char_at(reader, i)) != NULL; i++)
+	for (; strchr("+-0123456789", char_at(reader, i)) != NULL; i++)
 		if (char_at(reader, i) > '0')
 			return true;
 	if (char_at(reader, i) == '#')
@@ -231,21 +239,27 @@ check_block_scalar(YamlReader *reader, size_t start)
 static bool
 check_scalar(YamlReader *reader, const YamlEventView *event, size_t start, size_t end)
 {
-	if (!check_anchor(reader, start, event->anchor))
-		return false;
+	size_t		value = start;
+
+	if (char_at(reader, start) == '&' || char_at(reader, start) == '!')
+	{
+		if (!check_anchor(reader, start, event->anchor))
+			return false;
+		value = skip_properties(reader, start);
+	}
 	switch (event->style)
 	{
 		case YAML_STYLE_PLAIN:
 			if (!in_flow(reader))
 				return true;
-			if (end == start + 1 && char_at(reader, start) == '-')
-				return yaml_fail(reader, yaml_place_at(reader, start), "Put it in quotes.",
+			if (end == value + 1 && char_at(reader, value) == '-')
+				return yaml_fail(reader, yaml_place_at(reader, value), "Put it in quotes.",
 								 "in brackets a dash alone is no value");
 			return check_lines(reader, start, end, false);
 		case YAML_STYLE_QUOTED:
-			return check_lines(reader, start, end, true);
+			return check_lines(reader, start, value, false) && check_lines(reader, value, end, true);
 		default:
-			return check_block_scalar(reader, start);
+			return check_block_scalar(reader, value);
 	}
 }
 

@@ -64,7 +64,7 @@ yaml_guess(const YamlReader *reader, const char *problem, YamlPlace at)
 	if (strstr(problem, "tag handle") != NULL)
 		return "Put the value in quotes: a plain one can't begin with !.";
 	if (strstr(problem, "alphabetic or numeric") != NULL)
-		return "Put the value in quotes: a plain one can't begin with & or *.";
+		return "Put the value in quotes if it is text; an anchor's name is made of letters A to Z, digits, - and _.";
 	if (strstr(problem, "expected ':'") != NULL)
 		return "A key is followed by a colon and a space.";
 	if (strstr(problem, "expected key") != NULL || strstr(problem, "block end") != NULL ||

@@ -46,7 +46,7 @@ typedef struct YamlEventView
 		YAML_STYLE_FLOW
 	}			style;
 	const char *anchor;			/* NULL: none */
-	size_t		start;			/* in characters from the start of the text */
+	size_t		start;			/* of anchor and tag, too; in characters from the start of the text */
 	size_t		end;
 	int			end_column;		/* from 0 */
 } YamlEventView;

@@ -700,8 +700,11 @@ check_keywords(Check *check, const Frame *frame)
 	return good;
 }
 
-/* With marks of its own: what its neighbours looked at does not count for it. */
-static bool
+/*
+ * With marks of its own: what its neighbours looked at does not count for it.  Not
+ * inlined, so that only who needs the marks pays for their place on the stack.
+ */
+static bool __attribute__((noinline))
 check_tracking(Check *check, Frame *frame)
 {
 	Evaluated	evaluated;
@@ -740,7 +743,7 @@ check_schema(Check *check, const Frame *frame, const Schema *schema)
 	return good && run->failure == CHECK_DONE;
 }
 
-/* Checks a part of the frame's instance. */
+/* Checks a part of the frame's instance; within one that has no parts it gets no deeper. */
 bool
 check_member(Check *check, const Frame *frame, const Schema *schema, const JsonValue *value,
 			 const Place *place)
@@ -748,22 +751,23 @@ check_member(Check *check, const Frame *frame, const Schema *schema, const JsonV
 	Run		   *run = check->run;
 	Frame		inner = {NULL, schema, value, place, frame->scope, NULL};
 	Scope		scope = {frame->scope, schema->resource};
+	bool		has_parts = (value->type & (TYPE_OBJECT | TYPE_ARRAY)) != 0;
 	bool		good;
 
 	/* Many have nothing to say but the type. */
 	if (schema->keyword_count == ((schema->allowed & value->type) != 0) && !schema->is_false)
 		return spend(run, 1);
-	if (!spend(run, 1 + schema->keyword_count) || !enter(run))
+	if (!spend(run, 1 + schema->keyword_count) || (has_parts && !enter(run)))
 		return false;
 	if (frame->scope->resource != schema->resource)
 		inner.scope = &scope;
 	if (schema->is_false)
 		good = report(check, &inner, NULL, place, "is not allowed here");
-	else if (schema->tracks)
+	else if (schema->tracks && has_parts)
 		good = check_tracking(check, &inner);
 	else
 		good = check_keywords(check, &inner);
-	run->depth--;
+	run->depth -= has_parts;
 	return good && run->failure == CHECK_DONE;
 }
 

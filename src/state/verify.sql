@@ -188,7 +188,7 @@ AS $$
     placed AS MATERIALIZED (
         -- A token with whatever it may stand for.
         SELECT q.*,
-               w.state AS task_state, w.ended AS task_ended, w.has_plan, w.step_count, w.has_timeout, w.steps,
+               w.state AS task_state, w.ended AS task_ended, w.has_plan, w.step_count, w.has_timeout, w.stops, w.steps,
                w.namespace, w.version, w.tokens, w.goes_on,
                coalesce(s.state, 0::smallint) AS state, s.next_attempt_at, s.lease_until,
                r.task_id IS NOT NULL AS is_ready,
@@ -411,8 +411,12 @@ AS $$
                format('Token %s of it waits in lane %s, and the task is %s.', q.step_no, q.lane, tasker._task_state(q.task_state))
         FROM placed AS q
         WHERE q.task_ended
-          -- One that is in hand is dropped by whoever has it.
+          -- One that is in hand is dropped by whoever has it; one that
+          -- somebody had when the task ended, whose batch was rolled back then, by
+          -- whoever claims it next.
           AND NOT q.in_hand
+          AND NOT (coalesce(q.stops OR q.has_timeout, false)
+                   AND (q.lane >= 0 OR q.lane = -1 AND q.due <= tasker.clock()))
         UNION ALL
         SELECT 'token that the plan does not have', q.task_id, CASE WHEN q.step_no > 0 THEN q.step_no END,
                format('Its number is %s.', q.step_no)

@@ -396,8 +396,13 @@ AS $$
     SELECT format('token %s of task %s is left, which has ended', q.step_no, q.task_id)
     FROM tasker.queue AS q
     JOIN tasker.task AS t USING (task_id)
+    JOIN tasker.plan AS p USING (plan_id)
     WHERE t.task_id >= from_task
-      AND t.finished_at IS NOT NULL;
+      AND t.finished_at IS NOT NULL
+      -- whoever was stopped had it in hand when the task ended without waiting
+      -- for him; who claims it next drops it
+      AND NOT ((p.on_failure = 'stop' OR p.timeout IS NOT NULL)
+               AND (q.lane >= 0 OR q.due <= tasker.clock()));
 $$;
 
 -- Every invariant, as soon as the extension can check them itself.

@@ -69,7 +69,9 @@ AS $$
                (q.xmax::text::bigint - pg_snapshot_xmax(pg_current_snapshot())::text::bigint) & 4294967295 < 2147483648
                OR q.xmax::text::bigint IN (
                    SELECT x.xid::text::bigint & 4294967295
-                   FROM pg_snapshot_xip(pg_current_snapshot()) AS x (xid)) AS in_hand
+                   FROM pg_snapshot_xip(pg_current_snapshot()) AS x (xid)) AS in_hand,
+               -- Or it was rolled back: its mark stays in the row.
+               q.xmax::text <> '0' AS was_in_hand
         FROM tasker.queue AS q
     ),
     step AS MATERIALIZED (
@@ -415,7 +417,7 @@ AS $$
           -- somebody had when the task ended, whose batch was rolled back then, by
           -- whoever claims it next.
           AND NOT q.in_hand
-          AND NOT (coalesce(q.stops OR q.has_timeout, false)
+          AND NOT (coalesce(q.was_in_hand AND (q.stops OR q.has_timeout), false)
                    AND (q.lane >= 0 OR q.lane = -1 AND q.due <= tasker.clock()))
         UNION ALL
         SELECT 'token that the plan does not have', q.task_id, CASE WHEN q.step_no > 0 THEN q.step_no END,

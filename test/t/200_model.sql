@@ -401,7 +401,8 @@ AS $$
       AND t.finished_at IS NOT NULL
       -- whoever was stopped had it in hand when the task ended without waiting
       -- for him; who claims it next drops it
-      AND NOT ((p.on_failure = 'stop' OR p.timeout IS NOT NULL)
+      AND NOT (q.xmax::text <> '0'
+               AND (p.on_failure = 'stop' OR p.timeout IS NOT NULL)
                AND (q.lane >= 0 OR q.due <= tasker.clock()));
 $$;
 

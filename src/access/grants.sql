@@ -24,6 +24,7 @@ $$;
 -- Views and the functions that read run as whoever calls them.
 GRANT EXECUTE ON FUNCTION
     tasker._registries(),
+    tasker._handler_entity_class(text, text),
     tasker._task_state(smallint),
     tasker._step_state(smallint),
     tasker._state_code(text, text),

@@ -190,8 +190,9 @@ check_contains(Check *check, const Frame *frame, const Keyword *keyword)
 	return true;
 }
 
-bool
-check_unevaluated_items(Check *check, const Frame *frame, const Keyword *keyword)
+/* What nothing has looked at yet: elements of an array, or entries of an object. */
+static bool
+check_unevaluated(Check *check, const Frame *frame, const Keyword *keyword, const char *what)
 {
 	const Schema *schema = keyword->schemas[0];
 	Members		members;
@@ -204,8 +205,10 @@ check_unevaluated_items(Check *check, const Frame *frame, const Keyword *keyword
 
 		if (is_evaluated(frame->evaluated, members.index))
 			continue;
+		if (members.is_object)
+			place = (Place) {frame->place, members.key.data, members.key.length, 0};
 		if (schema->is_false)
-			good = report(check, frame, keyword, &place, "is an item that the schema does not allow");
+			good = report(check, frame, keyword, &place, "is %s that the schema does not allow", what);
 		else
 			good &= check_member(check, frame, schema, &members.value, &place);
 		if (!good && (check->stop_at_first || check->run->failure != CHECK_DONE))
@@ -213,6 +216,12 @@ check_unevaluated_items(Check *check, const Frame *frame, const Keyword *keyword
 	}
 	mark_all(frame);
 	return good;
+}
+
+bool
+check_unevaluated_items(Check *check, const Frame *frame, const Keyword *keyword)
+{
+	return check_unevaluated(check, frame, keyword, "an item");
 }
 
 /*
@@ -518,27 +527,7 @@ check_additional_properties(Check *check, const Frame *frame, const Keyword *key
 bool
 check_unevaluated_properties(Check *check, const Frame *frame, const Keyword *keyword)
 {
-	const Schema *schema = keyword->schemas[0];
-	Members		members;
-	bool		good = true;
-
-	begin_members(&members, frame->instance);
-	while (!frame->evaluated->all && next_member(&members))
-	{
-		Place		place = {frame->place, members.key.data, members.key.length, 0};
-
-		if (is_evaluated(frame->evaluated, members.index))
-			continue;
-		if (schema->is_false)
-			good = report(check, frame, keyword, &place,
-						  "is a property that the schema does not allow");
-		else
-			good &= check_member(check, frame, schema, &members.value, &place);
-		if (!good && (check->stop_at_first || check->run->failure != CHECK_DONE))
-			return false;
-	}
-	mark_all(frame);
-	return good;
+	return check_unevaluated(check, frame, keyword, "a property");
 }
 
 /* The object and the names side by side, as in check_properties(), which describes what is wrong. */

@@ -117,27 +117,6 @@ $$;
 COMMENT ON FUNCTION tasker._schema_uri(jsonb, text) IS
 'URI under which a schema is stored: the one given, else its own. Raises TK005 where there is none, or the schema can''t be one. Private.';
 
-CREATE FUNCTION tasker._check_schema_owner(stored tasker.stored_schema, caller text)
-RETURNS void
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    -- A role that is gone owns nothing any more.
-    IF to_regrole(quote_ident(stored.registered_by)) IS NOT NULL
-       AND NOT pg_has_role(caller, stored.registered_by::name, 'MEMBER') THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'TK009',
-            MESSAGE = format('schema "%s" was registered by another role', left(stored.uri, 200)),
-            DETAIL = format('Role "%s" registered it, and role "%s" is no member of that.',
-                            stored.registered_by, caller),
-            HINT = format('SET ROLE %I, or ask a member of it.', stored.registered_by);
-    END IF;
-END;
-$$;
-COMMENT ON FUNCTION tasker._check_schema_owner(tasker.stored_schema, text) IS
-'Raises TK009 unless the caller''s role is a member of the role that registered the schema. Private.';
-
 CREATE FUNCTION tasker._register_schema(schema jsonb, uri text, replace boolean, caller text)
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -175,7 +154,7 @@ BEGIN
                 DETAIL = format('Role "%s" registered another one under this URI.', old_schema.registered_by),
                 HINT = 'Give it another URI, or pass replace => true: whatever refers to it then means the new one.';
         END IF;
-        PERFORM tasker._check_schema_owner(old_schema, caller);
+        PERFORM tasker._check_owner(format('schema "%s"', left(old_schema.uri, 200)), old_schema.registered_by, caller);
         UPDATE tasker.stored_schema AS s
         SET schema = new_schema,
             registered_by = caller,
@@ -224,7 +203,7 @@ BEGIN
             DETAIL = 'No schema is stored under this URI.',
             HINT = 'tasker.schemas lists those that are.';
     END IF;
-    PERFORM tasker._check_schema_owner(old_schema, caller);
+    PERFORM tasker._check_owner(format('schema "%s"', left(old_schema.uri, 200)), old_schema.registered_by, caller);
     DELETE FROM tasker.stored_schema AS s
     WHERE s.uri = old_schema.uri;
     PERFORM tasker._schemas_changed();

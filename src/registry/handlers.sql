@@ -199,27 +199,26 @@ $$;
 COMMENT ON FUNCTION tasker._check_handler_function(regproc, text) IS
 'Qualified and quoted name of the function, or 22004, 42883, 42P13 or 42501 where it cannot be a handler that the caller''s role runs. Private.';
 
-CREATE FUNCTION tasker._check_handler_owner(handler tasker.handler, caller text)
+CREATE FUNCTION tasker._check_owner(title text, registered_by text, caller text)
 RETURNS void
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     -- A role that is gone owns nothing any more.
-    IF to_regrole(quote_ident(handler.run_as)) IS NOT NULL
-       AND NOT pg_has_role(caller, handler.run_as::name, 'MEMBER') THEN
+    IF to_regrole(quote_ident(registered_by)) IS NOT NULL
+       AND NOT pg_has_role(caller, registered_by::name, 'MEMBER') THEN
         RAISE EXCEPTION USING
             ERRCODE = 'TK009',
-            MESSAGE = tasker._handler_title(handler.name, handler.namespace, handler.version)
-                      || ' was registered by another role',
+            MESSAGE = title || ' was registered by another role',
             DETAIL = format('Role "%s" registered it, and role "%s" is no member of that.',
-                            handler.run_as, caller),
-            HINT = format('SET ROLE %I, or ask a member of it.', handler.run_as);
+                            registered_by, caller),
+            HINT = format('SET ROLE %I, or ask a member of it.', registered_by);
     END IF;
 END;
 $$;
-COMMENT ON FUNCTION tasker._check_handler_owner(tasker.handler, text) IS
-'Raises TK009 unless the caller''s role is a member of the role that registered the handler. Private.';
+COMMENT ON FUNCTION tasker._check_owner(text, text, text) IS
+'Raises TK009, with the title of what was registered, unless the caller''s role is a member of the role that registered it. Private.';
 
 CREATE FUNCTION tasker._requeue_handler(handler_id integer)
 RETURNS void
@@ -247,6 +246,16 @@ $$;
 COMMENT ON FUNCTION tasker._requeue_handler(integer) IS
 'Gives the steps that wait for an external handler back to the executors, because the handler is gone or became another kind. Private.';
 
+CREATE FUNCTION tasker._handler_entity_class(kind text, function text)
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE kind WHEN 'sql' THEN function || '(tasker.step_context)' ELSE kind END;
+$$;
+COMMENT ON FUNCTION tasker._handler_entity_class(text, text) IS
+'What runs a handler, as the registries show it: the signature of its function, or its kind. Private.';
+
 CREATE FUNCTION tasker._note_handler(event text, handler tasker.handler, replace boolean, error text DEFAULT NULL)
 RETURNS void
 LANGUAGE sql VOLATILE
@@ -254,7 +263,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT tasker._note_registry(
         'handler_factory', event, handler.namespace, handler.name, handler.version,
-        CASE handler.kind WHEN 'sql' THEN handler.function || '(tasker.step_context)' ELSE handler.kind END,
+        tasker._handler_entity_class(handler.kind, handler.function),
         replace, error);
 $$;
 COMMENT ON FUNCTION tasker._note_handler(text, tasker.handler, boolean, text) IS
@@ -298,7 +307,8 @@ BEGIN
                     END,
                 HINT = 'Pass replace => true to put this one in its place.';
         END IF;
-        PERFORM tasker._check_handler_owner(old_handler, new_handler.run_as);
+        PERFORM tasker._check_owner(
+            tasker._handler_title(old_handler.name, old_handler.namespace, old_handler.version), old_handler.run_as, new_handler.run_as);
 
         UPDATE tasker.handler AS h
         SET kind = new_handler.kind,
@@ -467,7 +477,8 @@ BEGIN
                     ORDER BY h.name)),
                 'The view tasker.handlers shows what is registered.');
     END IF;
-    PERFORM tasker._check_handler_owner(old_handler, caller);
+    PERFORM tasker._check_owner(
+        tasker._handler_title(old_handler.name, old_handler.namespace, old_handler.version), old_handler.run_as, caller);
     DELETE FROM tasker.handler AS h
     WHERE h.handler_id = old_handler.handler_id;
     IF old_handler.kind = 'external' THEN

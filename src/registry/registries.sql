@@ -8,7 +8,7 @@ SELECT 'handler_factory'::text AS registry_name,
        h.namespace,
        h.name,
        h.version,
-       CASE h.kind WHEN 'sql' THEN h.function || '(tasker.step_context)' ELSE h.kind END AS entity_class,
+       tasker._handler_entity_class(h.kind, h.function) AS entity_class,
        h.run_as AS registered_by,
        h.registered_at
 FROM tasker.handler AS h
@@ -102,6 +102,20 @@ $$;
 COMMENT ON FUNCTION tasker._some_names(text[]) IS
 'The first three names, and how many more there are. Private.';
 
+CREATE FUNCTION tasker._needed_handlers()
+RETURNS TABLE (namespace text, version text, handler_class text, is_required boolean)
+LANGUAGE sql STABLE ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT p.namespace, p.version, s.handler_class, bool_or(s.handler_type IS DISTINCT FROM 'api')
+    FROM tasker.plan AS p
+    JOIN tasker.plan_step AS s ON s.plan_id = p.plan_id
+    WHERE p.retired_at IS NULL
+    GROUP BY p.namespace, p.version, s.handler_class;
+$$;
+COMMENT ON FUNCTION tasker._needed_handlers() IS
+'The handlers that steps of registered templates look for, by the namespace and version of the template: few, however many templates there are; is_required: not by HTTP steps alone, which do without. Private.';
+
 CREATE FUNCTION tasker._registry_problems()
 RETURNS TABLE (registry_name text, items bigint, problem text)
 LANGUAGE sql STABLE
@@ -114,18 +128,11 @@ AS $$
                (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = h.run_as) AS role
         FROM tasker.handler AS h
         WHERE h.kind = 'sql'
-    ), needed AS MATERIALIZED (
-        -- few, however many templates there are
-        SELECT p.namespace, p.version, s.handler_class
-        FROM tasker.plan AS p
-        JOIN tasker.plan_step AS s ON s.plan_id = p.plan_id
-        WHERE p.retired_at IS NULL
-          AND s.handler_type IS DISTINCT FROM 'api'
-        GROUP BY p.namespace, p.version, s.handler_class
     ), unserved AS MATERIALIZED (
         SELECT n.*
-        FROM needed AS n
-        WHERE NOT EXISTS (
+        FROM tasker._needed_handlers() AS n
+        WHERE n.is_required
+          AND NOT EXISTS (
             SELECT
             FROM tasker.handler AS h
             WHERE h.name = n.handler_class
@@ -304,15 +311,9 @@ RETURNS TABLE (namespace text, name text, version text)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH needed AS MATERIALIZED (
-        SELECT p.namespace, p.version, s.handler_class
-        FROM tasker.plan AS p
-        JOIN tasker.plan_step AS s ON s.plan_id = p.plan_id
-        WHERE p.retired_at IS NULL
-        GROUP BY p.namespace, p.version, s.handler_class
-    ), used AS (
+    WITH used AS (
         SELECT f.namespace, f.name, f.version
-        FROM needed AS n
+        FROM tasker._needed_handlers() AS n
         CROSS JOIN LATERAL tasker.find_handler(n.handler_class, n.namespace, n.version) AS f
     )
     SELECT h.namespace, h.name, h.version
@@ -350,10 +351,13 @@ BEGIN
     health := tasker.registry_health();
     health_ms := extract(epoch FROM clock_timestamp() - began) * 1000;
     FOR registry IN
-        SELECT r.registry_name, r.registry_size, k.items AS many,
-               (SELECT coalesce(sum(p.items), 0) FROM tasker._registry_problems() AS p WHERE p.registry_name = r.registry_name) AS troubled
+        SELECT r.registry_name, r.registry_size, k.items AS many, coalesce(t.items, 0) AS troubled
         FROM tasker.registries AS r
         JOIN tasker._registries() AS k ON k.registry_name = r.registry_name
+        LEFT JOIN (
+            SELECT p.registry_name, sum(p.items) AS items
+            FROM tasker._registry_problems() AS p
+            GROUP BY p.registry_name) AS t ON t.registry_name = r.registry_name
     LOOP
         began := clock_timestamp();
         stats := tasker._registry_stats(

@@ -7,7 +7,7 @@ MODULE_big = tasker
 
 # The rooms, each with its C ...
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/state/*.c src/definition/*.c \
-	src/registry/*.c src/secret/*.c src/access/*.c src/task/*.c src/readiness/*.c src/engine/*.c src/lease/*.c src/diagram/*.c))
+	src/registry/*.c src/secret/*.c src/access/*.c src/task/*.c src/readiness/*.c src/engine/*.c src/lease/*.c src/event/*.c src/diagram/*.c))
 
 # ... and its SQL, in the order in which the install script runs it.
 SQL_PARTS = $(wildcard $(addprefix src/, \
@@ -21,9 +21,12 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	readiness/limits.sql \
 	state/log.sql \
 	engine/tables.sql \
+	event/tables.sql \
 	task/views.sql \
 	definition/yaml.sql \
 	definition/schema.sql \
+	event/catalog.sql \
+	event/payload.sql \
 	registry/log.sql \
 	registry/handlers.sql \
 	registry/dependencies.sql \
@@ -43,6 +46,13 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	task/operate.sql \
 	task/run.sql \
 	lease/lease.sql \
+	event/custom.sql \
+	event/tick.sql \
+	event/match.sql \
+	event/subscribe.sql \
+	event/fetch.sql \
+	event/handler.sql \
+	event/generate.sql \
 	readiness/readiness.sql \
 	readiness/context.sql \
 	task/status.sql \

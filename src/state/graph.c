@@ -246,6 +246,8 @@ note_move(Batch *batch, TaskRun *task, int step_no, int from, int to, TimestampT
 	move->attempt = step_no > 0 ? step_run(task, step_no)->attempts : 0;
 	move->dropped = false;
 	move->start = start;
+	move->started_at = from != STEP_IN_PROGRESS ? 0 :
+		step_no > 0 ? step_run(task, step_no)->started_at : task->started_at;
 	move->metadata = metadata;
 	if (step_no == 0)
 		task->start_move = to == TASK_IN_PROGRESS ? batch->move_count - 1 : -1;

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "fmgr.h"
 #include "utils/memutils.h"
 
 #include "engine/activation.h"
@@ -19,6 +20,8 @@
 #include "state/state.h"
 #include "state/store.h"
 #include "tasker.h"
+
+PG_FUNCTION_INFO_V1(tasker_next_event_id);
 
 #define LOG_ROW_BITS	20		/* of the id, for the number within the transaction */
 
@@ -42,10 +45,20 @@ next_id(void)
 	if (number >= (1 << LOG_ROW_BITS))
 		ereport(ERROR,
 				errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				errmsg("too many state changes in one transaction"),
+				errmsg("too many state changes and events in one transaction"),
 				errdetail("A transaction can make %d of them.", 1 << LOG_ROW_BITS),
 				errhint("Do the work in several transactions."));
 	return ((int64) U64FromFullTransactionId(current) + base) << LOG_ROW_BITS | number++;
+}
+
+/*
+ * tasker._next_event_id()
+ */
+Datum
+tasker_next_event_id(PG_FUNCTION_ARGS)
+{
+	tasker_note_log();
+	PG_RETURN_INT64(next_id());
 }
 
 /*
@@ -68,6 +81,8 @@ append_move(const Move *move, int64 id, const Move *start, int64 start_id)
 		store_set(slot, Anum_log_start_id, Int64GetDatum(start_id));
 		store_set(slot, Anum_log_start_at, TimestampTzGetDatum(start->at));
 	}
+	else if (move->started_at != 0)
+		store_set(slot, Anum_log_start_at, TimestampTzGetDatum(move->started_at));
 	if (from_state != STATE_NONE)
 		store_set(slot, Anum_log_from_state, Int16GetDatum(from_state));
 	if (move->attempt > 0)

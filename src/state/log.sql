@@ -20,7 +20,7 @@ COMMENT ON COLUMN tasker.log.id IS '(transaction id + base) << 20 | number withi
 COMMENT ON COLUMN tasker.log.at IS 'When it happened.';
 COMMENT ON COLUMN tasker.log.task_id IS 'Task.';
 COMMENT ON COLUMN tasker.log.start_id IS 'Id of the change to in_progress, where this row stands for it, too: from from_state to in_progress and on to to_state; NULL: it does not.';
-COMMENT ON COLUMN tasker.log.start_at IS 'When that happened.';
+COMMENT ON COLUMN tasker.log.start_at IS 'When that happened; without start_id, when what leaves in_progress by this row went there by another one.';
 COMMENT ON COLUMN tasker.log.step_no IS 'Step; 0 for a change of the task itself.';
 COMMENT ON COLUMN tasker.log.from_state IS 'Code of the state before; NULL: it came into being.';
 COMMENT ON COLUMN tasker.log.to_state IS 'Code of the state after.';

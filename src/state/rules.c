@@ -18,6 +18,7 @@ PG_FUNCTION_INFO_V1(tasker_task_state);
 PG_FUNCTION_INFO_V1(tasker_step_state);
 PG_FUNCTION_INFO_V1(tasker_state_code);
 PG_FUNCTION_INFO_V1(tasker_transition_rules);
+PG_FUNCTION_INFO_V1(tasker_event_name);
 PG_FUNCTION_INFO_V1(tasker_clock);
 
 static const char *const task_states[TASK_STATES] = {
@@ -148,6 +149,22 @@ state_name(Machine machine, int state)
 }
 
 /*
+ * Name of the event that a move is reported as; NULL: the rules have no such
+ * move.
+ */
+const char *
+state_event(Machine machine, int from, int to)
+{
+	int			count;
+	const Rule *rules = rules_of(machine, &count);
+
+	for (int i = 0; i < count; i++)
+		if (rules[i].from == from && rules[i].to == to)
+			return rules[i].event;
+	return NULL;
+}
+
+/*
  * Raises the error for a move that the rules do not allow.
  */
 void
@@ -252,6 +269,23 @@ tasker_transition_rules(PG_FUNCTION_ARGS)
 		}
 	}
 	return (Datum) 0;
+}
+
+/*
+ * tasker._event_name(smallint, smallint, smallint)
+ */
+Datum
+tasker_event_name(PG_FUNCTION_ARGS)
+{
+	const char *name;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(2))
+		PG_RETURN_NULL();
+	name = state_event(PG_GETARG_INT16(0) > 0 ? MACHINE_STEP : MACHINE_TASK,
+					   PG_ARGISNULL(1) ? STATE_NONE : PG_GETARG_INT16(1), PG_GETARG_INT16(2));
+	if (name == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(name));
 }
 
 /*

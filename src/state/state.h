@@ -62,6 +62,7 @@ typedef enum Machine
 /* rules.c */
 extern bool state_move_allowed(Machine machine, int from, int to);
 extern const char *state_name(Machine machine, int state);
+extern const char *state_event(Machine machine, int from, int to);
 extern void state_refuse(Machine machine, int64 id, int from, int to) pg_attribute_noreturn();
 
 /* One step of a task in memory. */
@@ -133,6 +134,7 @@ typedef struct Move
 	int16		attempt;		/* 0: none */
 	bool		dropped;		/* it did not happen after all */
 	int			start;			/* the change to in_progress of this batch that it ends; -1: none */
+	TimestampTz started_at;		/* of what leaves in_progress: since when it was; 0: otherwise */
 	Jsonb	   *metadata;
 } Move;
 

@@ -51,6 +51,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	event/match.sql \
 	event/subscribe.sql \
 	event/fetch.sql \
+	event/prune.sql \
 	event/handler.sql \
 	event/generate.sql \
 	readiness/readiness.sql \

@@ -19,7 +19,9 @@ int			tasker_batch_budget = 20;
 int			tasker_batch_size = 500;
 int			tasker_lock_timeout = 10000;
 int			tasker_max_crashes = 3;
+int			tasker_consumer_timeout = 60;
 int			tasker_notify_limit = 100;
+int			tasker_subscriber_retention = 7 * 86400;
 int			tasker_node = 0;
 int			tasker_clock_offset = 0;
 char	   *tasker_environment = NULL;
@@ -61,6 +63,11 @@ tasker_define_settings(void)
 							"For tests of long delays.",
 							&tasker_clock_offset, 0, INT_MIN, INT_MAX,
 							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.consumer_timeout",
+							"Time after which the events that a consumer has fetched and not acknowledged go to another one of its subscriber.",
+							"It counts from its last fetch or acknowledgement.",
+							&tasker_consumer_timeout, 60, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomStringVariable("tasker.correlation_id",
 							   "Correlation id of what this session does to the registries.",
 							   "Empty, each transaction has one of its own.",
@@ -107,6 +114,11 @@ tasker_define_settings(void)
 							"A round with more is announced by one notification for all of them.",
 							&tasker_notify_limit, 100, 0, 10000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.subscriber_retention",
+							"Time without a fetch after which what a subscriber has not fetched may be pruned.",
+							"tasker.prune_events() spares what others have not fetched yet.",
+							&tasker_subscriber_retention, 7 * 86400, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("tasker.yaml_max_depth",
 							"Number of levels that lists and mappings of a YAML text may be nested.",
 							"Those that an alias brings count where it stands.",

@@ -66,6 +66,8 @@ database_reset(TaskerDatabase *database)
 	pg_atomic_write_u64(&database->next_due, PG_INT64_MAX);
 	pg_atomic_write_u32(&database->log_written, 0);
 	pg_atomic_write_u32(&database->external_ready, 0);
+	pg_atomic_write_u32(&database->round_wanted, 0);
+	pg_atomic_write_u64(&database->last_tick, 0);
 	pg_atomic_write_u32(&database->unjudged, 0);
 	pg_atomic_write_u32(&database->suspicions, 0);
 	pg_atomic_write_u32(&database->careful, 0);
@@ -90,6 +92,11 @@ shared_fill(TaskerShared *shared)
 		pg_atomic_init_u64(&database->next_due, PG_INT64_MAX);
 		pg_atomic_init_u32(&database->log_written, 0);
 		pg_atomic_init_u32(&database->external_ready, 0);
+		pg_atomic_init_u32(&database->rounds_begun, 0);
+		pg_atomic_init_u32(&database->rounds_done, 0);
+		pg_atomic_init_u32(&database->round_wanted, 0);
+		pg_atomic_init_u64(&database->last_tick, 0);
+		ConditionVariableInit(&database->round_done);
 		pg_atomic_init_u32(&database->unjudged, 0);
 		pg_atomic_init_u32(&database->suspicions, 0);
 		pg_atomic_init_u32(&database->limit_slots, 0);
@@ -317,7 +324,8 @@ tasker_wait_event(TaskerWait wait)
 		[WAIT_IDLE_LAUNCHER] = "TaskerLauncherIdle",
 		[WAIT_IDLE_WORKER] = "TaskerWorkerIdle",
 		[WAIT_WORKERS_GONE] = "TaskerWorkersGone",
-		[WAIT_TASK_END] = "TaskerTaskEnd"
+		[WAIT_TASK_END] = "TaskerTaskEnd",
+		[WAIT_EVENTS] = "TaskerEvents"
 	};
 	static uint32 known[lengthof(name)];
 

@@ -11,6 +11,7 @@
 #define TASKER_SHARED_MEMORY_H
 
 #include "port/atomics.h"
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "utils/timestamp.h"
 
@@ -48,6 +49,11 @@ typedef struct TaskerDatabase
 	pg_atomic_uint64 next_due;	/* TimestampTz; PG_INT64_MAX: nothing known */
 	pg_atomic_uint32 log_written;	/* the notifier has rows to read */
 	pg_atomic_uint32 external_ready;	/* steps for workers outside became ready */
+	pg_atomic_uint32 rounds_begun;	/* of the notifier */
+	pg_atomic_uint32 rounds_done;
+	pg_atomic_uint32 round_wanted;	/* somebody waits for the next one: at once */
+	pg_atomic_uint64 last_tick;	/* the last one that is committed; 0: not known yet */
+	ConditionVariable round_done;
 	pg_atomic_uint32 unjudged;	/* executors that died of a step, at which nobody has looked yet */
 	pg_atomic_uint32 suspicions;	/* counts the changes to tasker.crash */
 	pg_atomic_uint32 limit_slots;	/* of any limit, slots that were ever in use */

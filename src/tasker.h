@@ -50,7 +50,9 @@ extern int	tasker_batch_budget;	/* ms */
 extern int	tasker_batch_size;		/* tasks */
 extern int	tasker_lock_timeout;	/* ms */
 extern int	tasker_max_crashes;
+extern int	tasker_consumer_timeout;	/* s */
 extern int	tasker_notify_limit;	/* events a round */
+extern int	tasker_subscriber_retention;	/* s */
 extern int	tasker_node;
 extern int	tasker_clock_offset;	/* s */
 extern char *tasker_environment;

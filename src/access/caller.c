@@ -101,7 +101,7 @@ tasker_with_caller(PG_FUNCTION_ARGS)
 	}
 
 	InitFunctionCallInfoData(*call, &target->flinfo, target->nargs,
-							 PG_GET_COLLATION(), NULL, NULL);
+							 PG_GET_COLLATION(), NULL, fcinfo->resultinfo);
 	memcpy(call->args, fcinfo->args, nargs * sizeof(NullableDatum));
 	call->args[nargs].value = CStringGetTextDatum(role);
 	call->args[nargs].isnull = false;

@@ -9,7 +9,10 @@ AS $$
     -- one of them gets ids above all that the log holds.
     UPDATE tasker.activation AS a
     SET xid_base = greatest(a.xid_base,
-                            coalesce((SELECT max(l.id) FROM tasker.log AS l) >> 20, 0)
+                            greatest((SELECT max(l.id) FROM tasker.log AS l) >> 20,
+                                     (SELECT max(e.event_id) FROM tasker.published_event AS e) >> 20,
+                                     (SELECT max(t.next_xid) FROM tasker.tick AS t),
+                                     0)
                             - pg_snapshot_xmin(pg_current_snapshot())::text::bigint + 1),
         xid_system = i.system_identifier
     FROM tasker._identity() AS i
@@ -17,7 +20,7 @@ AS $$
        OR a.xid_system IS DISTINCT FROM i.system_identifier;
 $$;
 COMMENT ON FUNCTION tasker._settle_xid_base(boolean) IS
-'Lifts the base of log ids above all that the log holds, where it was made for another server, or anew in any case. Private.';
+'Lifts the base of log ids above all that the log, events and ticks hold, where it was made for another server, or anew in any case. Private.';
 
 CREATE FUNCTION tasker.activate()
 RETURNS void

@@ -1,21 +1,24 @@
 /*
  * notifier.c
- *	  Follows the log and rings the doorbells: NOTIFY tasker_events for what
- *	  happened, NOTIFY tasker_steps for what waits for workers outside.
+ *	  Follows the log: makes ticks of it, which say in what order events are
+ *	  told, and rings the doorbells: NOTIFY tasker_events for what happened,
+ *	  NOTIFY tasker_steps for what waits for workers outside.
  *
  * It is the only one who calls NOTIFY, so that no other transaction takes its
  * global lock at commit.
  *
- * The cursor is a snapshot.  A round takes the next one and reads the rows that
- * are visible in it and were not in the last: those of the transactions that
- * the last one had not seen begin, and of those that it saw running and that
- * run no more.  An id begins with its transaction's, so both are ranges of the
- * primary key.  A row that commits late is found when it commits, and nobody's
- * open transaction holds up the others' events.
+ * A cursor is a snapshot.  A round takes the next one, and what is visible in it
+ * and was not in the last makes a tick: the rows of the transactions that the
+ * last one had not seen begin, and of those that it saw running and that run no
+ * more.  An id begins with its transaction's, so these are ranges of the primary
+ * keys of the log and of published events, and whoever reads them later finds
+ * the same rows.  A row that commits late is found when it commits, and nobody's
+ * open transaction holds up the others' events.  The last tick is the cursor of
+ * the next notifier, so nothing is left out while there is none.
  *
- * A doorbell is no record: what is announced while the notifier is down, from a
- * crash until its next start, is not announced again.  Subscriptions are for
- * those who must not miss anything.
+ * The bells are rung in a transaction of their own, behind that of the tick:
+ * when the queue of notifications is full, events go on.  A bell is no record:
+ * what could not be rung for is rung for later, or never after a crash.
  */
 #include "postgres.h"
 
@@ -68,46 +71,34 @@
 
 #define LOG_ID_BITS		20
 
+#define TIDY_MS			60000	/* between looks at what nobody needs any more */
+
 #define INDEX_LOG_MS	1000	/* between looks at the log's new pages */
 #define INDEX_LOG_MOST	1000	/* ranges of pages at a time */
 
-/* What was visible when the last round read. */
+/* What was visible when the last round read; numbers are transaction ids and the base of log ids. */
 typedef struct Cursor
 {
 	bool		valid;
-	int64		base;			/* added to transaction ids in log ids */
-	uint64		xmax;			/* first transaction id that had not begun */
-	uint64	   *running;		/* ids below it that had not ended, rising */
+	int64		next;			/* first one that had not begun */
+	int64	   *running;		/* those below it that had not ended, rising */
 	int			running_count;
 } Cursor;
-
-/* Ranges of log ids, from low up to, but without, high. */
-typedef struct Ranges
-{
-	Datum	   *low;
-	Datum	   *high;
-	int			count;
-} Ranges;
-
-typedef struct LogRow
-{
-	int64		id;
-	TimestampTz at;
-	int64		task_id;
-	int16		step_no;
-	int			from_state;
-	int			to_state;
-} LogRow;
 
 static Cursor cursor;
 
 /* The next cursor while a round is under way; it counts when the round commits. */
 static Cursor upcoming;
 
-/* Name of the event of each change; STATE_NONE is index 0. */
-static char *event_name[2][STEP_STATES + 1][STEP_STATES];
+/* The last tick, and the last one that was rung for. */
+static int64 last_tick = 0;
+static int64 rung_tick = 0;
+
+/* Steps for workers outside are to be rung for. */
+static bool steps_wanted = false;
 
 static TimestampTz complained_at;
+static TimestampTz tidied_at;
 
 /* Pages of the log from here on are not in its BRIN index yet; or invalid. */
 static BlockNumber log_indexed_to = InvalidBlockNumber;
@@ -120,54 +111,46 @@ notifier_slot(TaskerDatabase *database, int number)
 }
 
 static int
-compare_uint64(const void *a, const void *b)
+compare_int64(const void *a, const void *b)
 {
-	uint64		x = *(const uint64 *) a;
-	uint64		y = *(const uint64 *) b;
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
 
 	return x < y ? -1 : x > y;
 }
 
-/* In the order of what happened; transactions' ids do not give it. */
-static int
-compare_rows(const void *a, const void *b)
-{
-	const LogRow *x = a;
-	const LogRow *y = b;
-
-	if (x->at != y->at)
-		return x->at < y->at ? -1 : 1;
-	return x->id < y->id ? -1 : x->id > y->id;
-}
-
 /* A transaction id of a snapshot with its epoch: none is above the next one. */
-static uint64
+static int64
 full_xid(TransactionId xid, FullTransactionId next)
 {
 	uint32		epoch = EpochFromFullTransactionId(next);
 
 	if (xid > XidFromFullTransactionId(next))
 		epoch--;
-	return U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid));
+	return (int64) U64FromFullTransactionId(FullTransactionIdFromEpochAndXid(epoch, xid));
+}
+
+static void
+cursor_make_room(Cursor *to, int running)
+{
+	if (to->running != NULL)
+		pfree(to->running);
+	to->running = MemoryContextAlloc(TopMemoryContext, Max(running, 1) * sizeof(int64));
+	to->running_count = running;
 }
 
 /* Makes a cursor of the active snapshot; it outlives the transaction. */
 static void
-cursor_take(Cursor *to)
+cursor_take(Cursor *to, int64 base)
 {
 	Snapshot	snapshot = GetActiveSnapshot();
 	FullTransactionId next = ReadNextFullTransactionId();
 
-	if (to->running != NULL)
-		pfree(to->running);
-	to->running = MemoryContextAlloc(TopMemoryContext,
-									 Max(snapshot->xcnt, 1) * sizeof(uint64));
-	to->xmax = full_xid(snapshot->xmax, next);
-	to->running_count = snapshot->xcnt;
+	cursor_make_room(to, snapshot->xcnt);
+	to->next = full_xid(snapshot->xmax, next) + base;
 	for (int i = 0; i < snapshot->xcnt; i++)
-		to->running[i] = full_xid(snapshot->xip[i], next);
-	qsort(to->running, to->running_count, sizeof(uint64), compare_uint64);
-	to->base = engine_xid_base();
+		to->running[i] = full_xid(snapshot->xip[i], next) + base;
+	qsort(to->running, to->running_count, sizeof(int64), compare_int64);
 	to->valid = true;
 }
 
@@ -182,31 +165,53 @@ cursor_advance(void)
 	upcoming.valid = false;
 }
 
-/* Adds the log ids of the transactions from first up to, but without, last. */
-static void
-add_range(Ranges *ranges, int64 base, uint64 first, uint64 last)
+static bool
+is_running(const Cursor *at, int64 number)
 {
-	ranges->low[ranges->count] = Int64GetDatum(((int64) first + base) << LOG_ID_BITS);
-	ranges->high[ranges->count] = Int64GetDatum(((int64) last + base) << LOG_ID_BITS);
-	ranges->count++;
+	return bsearch(&number, at->running, at->running_count, sizeof(int64), compare_int64) != NULL;
 }
 
-/* Log ids of what was not visible to the one cursor and may be to the other. */
+/* Appends the ids of the transactions from first up to, but without, last. */
 static void
-find_ranges(const Cursor *from, const Cursor *to, Ranges *ranges)
+append_range(StringInfo ranges, int64 first, int64 last)
 {
-	ranges->low = palloc((from->running_count + 1) * sizeof(Datum));
-	ranges->high = palloc((from->running_count + 1) * sizeof(Datum));
-	ranges->count = 0;
+	if (first < last)
+		appendStringInfo(ranges, "%s[" INT64_FORMAT "," INT64_FORMAT ")", ranges->len > 1 ? "," : "",
+						 first << LOG_ID_BITS, last << LOG_ID_BITS);
+}
+
+/*
+ * Ids of what was not visible to the one cursor and is to the other, as an
+ * int8multirange.  Those of transactions that still run are left out: they
+ * would be found by whoever reads after they commit.
+ */
+static char *
+find_ranges(const Cursor *from, const Cursor *to)
+{
+	StringInfoData ranges;
+	int64		first = from->next;
+
+	initStringInfo(&ranges);
+	appendStringInfoChar(&ranges, '{');
 	for (int i = 0; i < from->running_count; i++)
 	{
-		uint64		xid = from->running[i];
+		int64		number = from->running[i];
 
-		if (bsearch(&xid, to->running, to->running_count, sizeof(uint64), compare_uint64) == NULL)
-			add_range(ranges, to->base, xid, xid + 1);
+		if (!is_running(to, number))
+			append_range(&ranges, number, number + 1);
 	}
-	if (from->xmax < to->xmax)
-		add_range(ranges, to->base, from->xmax, to->xmax);
+	for (int i = 0; i < to->running_count; i++)
+	{
+		int64		number = to->running[i];
+
+		if (number < first)
+			continue;
+		append_range(&ranges, first, number);
+		first = number + 1;
+	}
+	append_range(&ranges, first, to->next);
+	appendStringInfoChar(&ranges, '}');
+	return ranges.data;
 }
 
 /* Prepares a query once in the life of the process. */
@@ -238,71 +243,110 @@ result(uint64 row, int number, bool *isnull)
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, isnull);
 }
 
-/* Reads the names of the events, once: they are compiled in. */
+/* The cursor that the last tick left; from the beginning where there is none. */
 static void
-read_event_names(void)
+cursor_load(void)
 {
-	if (SPI_execute("SELECT (r.machine = 'step')::integer, "
-					"       coalesce(tasker._state_code(r.machine, r.from_state), -1), "
-					"       tasker._state_code(r.machine, r.to_state), "
-					"       r.event "
-					"FROM tasker._transition_rules() AS r "
-					"WHERE r.event IS NOT NULL", true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "the names of the events could not be read");
-	for (uint64 i = 0; i < SPI_processed; i++)
+	ArrayType  *running;
+	Datum	   *numbers;
+	bool		isnull;
+	int			count;
+
+	if (SPI_execute("SELECT t.tick_id, t.next_xid, t.running "
+					"FROM tasker.tick AS t "
+					"ORDER BY t.tick_id DESC "
+					"LIMIT 1", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "the last tick could not be read");
+	if (SPI_processed == 0)
 	{
-		bool		isnull;
-		int			machine = DatumGetInt32(result(i, 1, &isnull));
-		int			from = DatumGetInt32(result(i, 2, &isnull));
-		int			to = DatumGetInt16(result(i, 3, &isnull));
-
-		if (event_name[machine][from + 1][to] == NULL)
-			event_name[machine][from + 1][to] =
-				MemoryContextStrdup(TopMemoryContext,
-									TextDatumGetCString(result(i, 4, &isnull)));
+		cursor_make_room(&cursor, 0);
+		cursor.next = 0;
+		last_tick = 0;
 	}
+	else
+	{
+		last_tick = DatumGetInt64(result(0, 1, &isnull));
+		running = DatumGetArrayTypeP(result(0, 3, &isnull));
+		deconstruct_array(running, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+						  &numbers, NULL, &count);
+		cursor_make_room(&cursor, count);
+		cursor.next = DatumGetInt64(result(0, 2, &isnull));
+		for (int i = 0; i < count; i++)
+			cursor.running[i] = DatumGetInt64(numbers[i]);
+	}
+	rung_tick = last_tick;
+	cursor.valid = true;
 }
 
-/* Announces one change. */
-static void
-ring_event(const LogRow *row)
+static Datum
+running_array(const Cursor *of)
 {
-	const char *name = event_name[row->step_no > 0][row->from_state + 1][row->to_state];
-	char		payload[512];
-	int			length;
+	Datum	   *numbers = palloc(Max(of->running_count, 1) * sizeof(Datum));
 
-	if (name == NULL)
-		return;
-	length = snprintf(payload, sizeof(payload),
-					  "{\"event_id\":\"" INT64_FORMAT "\",\"event\":\"%s\",\"task_id\":" INT64_FORMAT,
-					  row->id, name, row->task_id);
-	if (row->step_no > 0)
-		length += snprintf(payload + length, sizeof(payload) - length,
-						   ",\"step_id\":" INT64_FORMAT,
-						   row->task_id << TASKER_STEP_BITS | row->step_no);
-	strlcpy(payload + length, "}", sizeof(payload) - length);
-	Async_Notify(EVENTS_CHANNEL, payload);
+	for (int i = 0; i < of->running_count; i++)
+		numbers[i] = Int64GetDatum(of->running[i]);
+	return PointerGetDatum(construct_array(numbers, of->running_count, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
-/*
- * Announces many changes by one notification: from the first id that their
- * transactions can have given to the highest that they gave.
- */
+/* Makes ticks of what is new; returns the last tick there is then. */
+static int64
+make_ticks(const char *ranges)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {TEXTOID, INT8OID, INT8ARRAYOID};
+	Datum		arguments[3];
+	Datum		tick;
+	bool		isnull;
+
+	if (strcmp(ranges, "{}") == 0)
+		return last_tick;
+	arguments[0] = CStringGetTextDatum(ranges);
+	arguments[1] = Int64GetDatum(upcoming.next);
+	arguments[2] = running_array(&upcoming);
+	if (SPI_execute_plan(prepare_once(&plan, "SELECT tasker._tick($1::int8multirange, $2, $3)",
+									  lengthof(types), types),
+						 arguments, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "a tick could not be made");
+	tick = result(0, 1, &isnull);
+	return isnull ? last_tick : DatumGetInt64(tick);
+}
+
+/* Announces one event. */
+static void
+ring_event(uint64 row)
+{
+	StringInfoData payload;
+	bool		isnull;
+	int64		task_id = DatumGetInt64(result(row, 3, &isnull));
+	int			step_no = DatumGetInt16(result(row, 4, &isnull));
+
+	initStringInfo(&payload);
+	appendStringInfo(&payload, "{\"event_id\":\"" INT64_FORMAT "\",\"event\":",
+					 DatumGetInt64(result(row, 1, &isnull)));
+	escape_json(&payload, TextDatumGetCString(result(row, 2, &isnull)));
+	if (task_id > 0)
+		appendStringInfo(&payload, ",\"task_id\":" INT64_FORMAT, task_id);
+	if (step_no > 0)
+		appendStringInfo(&payload, ",\"step_id\":" INT64_FORMAT, task_id << TASKER_STEP_BITS | step_no);
+	appendStringInfoChar(&payload, '}');
+	Async_Notify(EVENTS_CHANNEL, payload.data);
+	pfree(payload.data);
+}
+
+/* Announces the events of ticks by one notification: all of them are in the range. */
 static void
 ring_many(Datum *arguments)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {INT8ARRAYOID, INT8ARRAYOID};
+	Oid			types[] = {INT8OID, INT8OID};
 	bool		isnull;
 	char		payload[256];
 
 	run_query(prepare_once(&plan,
-						   "SELECT min(b.low), max(b.high) "
-						   "FROM unnest($1, $2) AS r (low, high) "
-						   "CROSS JOIN LATERAL ("
-						   "    SELECT min(l.id) >> 20 << 20 AS low, max(l.id) AS high "
-						   "    FROM tasker.log AS l "
-						   "    WHERE l.id >= r.low AND l.id < r.high) AS b",
+						   "SELECT min(lower(t.ids)), max(upper(t.ids)) - 1 "
+						   "FROM tasker.tick AS t "
+						   "WHERE t.tick_id > $1 AND t.tick_id <= $2",
 						   lengthof(types), types), arguments);
 	snprintf(payload, sizeof(payload),
 			 "{\"event\":\"*\",\"from\":\"" INT64_FORMAT "\",\"to\":\"" INT64_FORMAT "\"}",
@@ -310,78 +354,54 @@ ring_many(Datum *arguments)
 	Async_Notify(EVENTS_CHANNEL, payload);
 }
 
-/*
- * Takes the changes out of SPI: a row that stands for two makes two.  Returns
- * their number.
- */
-static uint64
-copy_rows(uint64 count, LogRow *rows)
-{
-	uint64		n = 0;
-
-	for (uint64 i = 0; i < count; i++)
-	{
-		LogRow	   *row = &rows[n++];
-		bool		isnull;
-		Datum		value;
-
-		row->id = DatumGetInt64(result(i, 1, &isnull));
-		row->at = DatumGetTimestampTz(result(i, 2, &isnull));
-		row->task_id = DatumGetInt64(result(i, 3, &isnull));
-		row->step_no = DatumGetInt16(result(i, 4, &isnull));
-		value = result(i, 5, &isnull);
-		row->from_state = isnull ? STATE_NONE : DatumGetInt16(value);
-		row->to_state = DatumGetInt16(result(i, 6, &isnull));
-		value = result(i, 7, &isnull);
-		if (isnull)
-			continue;
-		rows[n] = *row;
-		rows[n].id = DatumGetInt64(value);
-		rows[n].at = DatumGetTimestampTz(result(i, 8, &isnull));
-		rows[n].to_state = row->from_state = STEP_IN_PROGRESS;
-		n++;
-	}
-	return n;
-}
-
-/* Announces what is new in these ranges of the log. */
+/* Announces what is new in the ticks behind the one to the other. */
 static void
-ring_events(const Ranges *ranges)
+ring_events(int64 behind, int64 to)
 {
+	static SPIPlanPtr count_plan = NULL;
 	static SPIPlanPtr plan = NULL;
-	Oid			types[] = {INT8ARRAYOID, INT8ARRAYOID, INT8OID};
-	Datum		arguments[3];
-	LogRow	   *rows;
-	uint64		count;
+	Oid			types[] = {INT8OID, INT8OID};
+	Datum		arguments[] = {Int64GetDatum(behind), Int64GetDatum(to)};
+	bool		isnull;
 
-	if (ranges->count == 0)
-		return;
-	arguments[0] = PointerGetDatum(construct_array(ranges->low, ranges->count, INT8OID,
-												   sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	arguments[1] = PointerGetDatum(construct_array(ranges->high, ranges->count, INT8OID,
-												   sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	arguments[2] = Int64GetDatum((int64) tasker_notify_limit + 1);
-	run_query(prepare_once(&plan,
-						   "SELECT l.id, l.at, l.task_id, l.step_no, l.from_state, l.to_state, "
-						   "       l.start_id, l.start_at "
-						   "FROM unnest($1, $2) AS r (low, high) "
-						   "CROSS JOIN LATERAL ("
-						   "    SELECT * "
-						   "    FROM tasker.log AS l "
-						   "    WHERE l.id >= r.low AND l.id < r.high "
-						   "    LIMIT $3) AS l "
-						   "LIMIT $3",
+	run_query(prepare_once(&count_plan,
+						   "SELECT coalesce((SELECT t.events FROM tasker.tick AS t WHERE t.tick_id = $2), 0) "
+						   "     - coalesce((SELECT t.events FROM tasker.tick AS t WHERE t.tick_id <= $1 "
+						   "                 ORDER BY t.tick_id DESC LIMIT 1), 0)",
 						   lengthof(types), types), arguments);
-	rows = palloc(2 * SPI_processed * sizeof(LogRow) + 1);
-	count = copy_rows(SPI_processed, rows);
-	if (count > (uint64) tasker_notify_limit)
+	if (DatumGetInt64(result(0, 1, &isnull)) > tasker_notify_limit)
 	{
 		ring_many(arguments);
 		return;
 	}
-	qsort(rows, count, sizeof(LogRow), compare_rows);
-	for (uint64 i = 0; i < count; i++)
-		ring_event(&rows[i]);
+	run_query(prepare_once(&plan,
+						   "SELECT e.event_id, e.name, e.task_id, e.step_no "
+						   "FROM tasker._tick_event AS e "
+						   "WHERE e.tick_id > $1 AND e.tick_id <= $2 AND e.name IS NOT NULL "
+						   "ORDER BY e.tick_id, e.at, e.event_id",
+						   lengthof(types), types), arguments);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		ring_event(i);
+}
+
+/* Rings for the subscribers that ask for it, each once. */
+static void
+ring_subscribers(int64 behind, int64 to)
+{
+	static SPIPlanPtr plan = NULL;
+	Oid			types[] = {INT8OID, INT8OID};
+	Datum		arguments[] = {Int64GetDatum(behind), Int64GetDatum(to)};
+
+	run_query(prepare_once(&plan,
+						   "SELECT b.channel, b.payload FROM tasker._subscriber_bells($1, $2) AS b",
+						   lengthof(types), types), arguments);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		char	   *channel = TextDatumGetCString(result(i, 1, &isnull));
+
+		Async_Notify(channel, TextDatumGetCString(result(i, 2, &isnull)));
+	}
 }
 
 /* Opens a payload of tasker_steps. */
@@ -535,45 +555,94 @@ attend_stopped(EngineState state)
 }
 
 /*
- * One round, in one transaction.  The flags are cleared before anything is
- * read, so that what commits later raises them again.
+ * The first transaction of a round: makes ticks.  The flags are cleared before
+ * anything is read, so that what commits later raises them again.
  */
 static TimestampTz
-do_round(void)
+tick_round(void)
 {
-	static bool started = false;
 	TimestampTz wake;
 	EngineState state;
-	bool		steps;
+	int64		tick = last_tick;
 
 	worker_begin();
-	if (!started)
-		read_event_names();
-	steps = pg_atomic_exchange_u32(&my_database->external_ready, 0) != 0 || !cursor.valid;
+	steps_wanted |= pg_atomic_exchange_u32(&my_database->external_ready, 0) != 0 || !cursor.valid;
 	(void) pg_atomic_exchange_u32(&my_database->log_written, 0);
 	state = engine_state();
 	wake = attend_stopped(state);
 	if (state == ENGINE_ACTIVE)
 	{
+		int64		base = engine_xid_base();
+
+		if (!cursor.valid)
+		{
+			cursor_load();
+			tick = last_tick;
+		}
 		/* The snapshot that worker_begin() took may be older than the flags. */
 		PushActiveSnapshot(GetLatestSnapshot());
-		cursor_take(&upcoming);
-		if (cursor.valid && cursor.base == upcoming.base)
-		{
-			Ranges		ranges;
+		cursor_take(&upcoming, base);
+		PopActiveSnapshot();
+		PushActiveSnapshot(GetLatestSnapshot());
+		tick = make_ticks(find_ranges(&cursor, &upcoming));
+		PopActiveSnapshot();
+	}
+	worker_commit();
+	if (state == ENGINE_ACTIVE)
+	{
+		cursor_advance();
+		last_tick = tick;
+		pg_atomic_write_u64(&my_database->last_tick, (uint64) tick);
+	}
+	return wake;
+}
 
-			find_ranges(&cursor, &upcoming, &ranges);
-			ring_events(&ranges);
+/* The second one: rings. */
+static void
+ring_round(void)
+{
+	if (!cursor.valid || (last_tick == rung_tick && !steps_wanted))
+		return;
+	worker_begin();
+	if (engine_state() == ENGINE_ACTIVE)
+	{
+		PushActiveSnapshot(GetLatestSnapshot());
+		if (last_tick > rung_tick)
+		{
+			ring_events(rung_tick, last_tick);
+			ring_subscribers(rung_tick, last_tick);
 		}
-		if (steps)
+		if (steps_wanted)
 			ring_steps();
 		PopActiveSnapshot();
 	}
 	worker_commit();
-	started = true;
-	if (state == ENGINE_ACTIVE)
-		cursor_advance();
-	return wake;
+	rung_tick = last_tick;
+	steps_wanted = false;
+}
+
+/* Tells those who wait for a round that it is over, whatever came of it. */
+static void
+round_is_done(void)
+{
+	pg_atomic_write_u32(&my_database->rounds_done, pg_atomic_read_u32(&my_database->rounds_begun));
+	ConditionVariableBroadcast(&my_database->round_done);
+}
+
+/* What is to be done now and then. */
+static void
+tidy(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!TimestampDifferenceExceeds(tidied_at, now, TIDY_MS))
+		return;
+	tidied_at = now;
+	worker_begin();
+	if (engine_state() == ENGINE_ACTIVE &&
+		SPI_execute("SELECT tasker._tidy_events()", false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "tasker._tidy_events() could not be run");
+	worker_commit();
 }
 
 /*
@@ -628,7 +697,7 @@ index_log(void)
 
 /*
  * A round that may fail: the queue of notifications may be full, above all.
- * Then the cursor stays where it is, and all of it is announced later.
+ * Then ticks go on, and all that was not rung for is rung for later.
  */
 static TimestampTz
 try_round(void)
@@ -636,10 +705,14 @@ try_round(void)
 	volatile TimestampTz wake = PG_INT64_MAX;
 	MemoryContext context = CurrentMemoryContext;
 
+	(void) pg_atomic_fetch_add_u32(&my_database->rounds_begun, 1);
 	PG_TRY();
 	{
-		wake = do_round();
+		wake = tick_round();
+		round_is_done();
+		ring_round();
 		index_log();
+		tidy();
 	}
 	PG_CATCH();
 	{
@@ -656,9 +729,9 @@ try_round(void)
 		FlushErrorState();
 		RESUME_INTERRUPTS();
 
-		/* Raised again, as they were cleared for nothing. */
-		pg_atomic_write_u32(&my_database->external_ready, 1);
+		/* Raised again, as it may have been cleared for nothing. */
 		pg_atomic_write_u32(&my_database->log_written, 1);
+		round_is_done();
 		wake = TimestampTzPlusMilliseconds(tasker_now(), RETRY_MS);
 	}
 	PG_END_TRY();
@@ -671,6 +744,7 @@ is_called(uint32 looks, bool activate_restored)
 {
 	return pg_atomic_read_u32(&my_database->log_written) != 0 ||
 		pg_atomic_read_u32(&my_database->external_ready) != 0 ||
+		pg_atomic_read_u32(&my_database->round_wanted) != 0 ||
 		my_database->looks != looks || tasker_activate_restored != activate_restored;
 }
 
@@ -690,6 +764,12 @@ tasker_notifier_main(Datum arg)
 	SetConfigOption("enable_bitmapscan", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("jit", "off", PGC_USERSET, PGC_S_OVERRIDE);
 
+	/*
+	 * A tick that is lost in a crash is made anew, and what was acknowledged
+	 * behind it was flushed with it.
+	 */
+	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
+
 	memory = AllocSetContextCreate(TopMemoryContext, "tasker notifier", ALLOCSET_DEFAULT_SIZES);
 	for (;;)
 	{
@@ -702,6 +782,7 @@ tasker_notifier_main(Datum arg)
 
 		looks = my_database->looks;
 		activate_restored = tasker_activate_restored;
+		(void) pg_atomic_exchange_u32(&my_database->round_wanted, 0);
 		wake = try_round();
 		round_at = tasker_now();
 
@@ -721,7 +802,8 @@ tasker_notifier_main(Datum arg)
 			if (wake == PG_INT64_MAX && is_called(looks, activate_restored))
 			{
 				/* Before the last round: the clock was set back. */
-				if (now >= next || now < round_at)
+				if (now >= next || now < round_at ||
+					pg_atomic_read_u32(&my_database->round_wanted) != 0)
 					break;
 				worker_sleep(next, "more to announce");
 			}

@@ -73,7 +73,8 @@ typedef enum TaskerWait
 	WAIT_IDLE_LAUNCHER,
 	WAIT_IDLE_WORKER,
 	WAIT_WORKERS_GONE,
-	WAIT_TASK_END
+	WAIT_TASK_END,
+	WAIT_EVENTS
 } TaskerWait;
 
 extern uint32 tasker_wait_event(TaskerWait wait);

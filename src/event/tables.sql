@@ -102,7 +102,8 @@ CREATE TABLE tasker.subscriber_cursor (
     born_xmax bigint,
     born_running bigint[],
     fetched_at timestamptz NOT NULL,
-    delivered bigint NOT NULL DEFAULT 0
+    delivered bigint NOT NULL DEFAULT 0,
+    lost bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE tasker.subscriber_cursor IS 'How far each subscriber has come: what is behind its place was handed out.';
 COMMENT ON COLUMN tasker.subscriber_cursor.subscriber_id IS 'Subscriber.';
@@ -114,6 +115,7 @@ COMMENT ON COLUMN tasker.subscriber_cursor.born_xmax IS 'It hears of no transact
 COMMENT ON COLUMN tasker.subscriber_cursor.born_running IS '... but these. NULL: of all.';
 COMMENT ON COLUMN tasker.subscriber_cursor.fetched_at IS 'When somebody last fetched for it.';
 COMMENT ON COLUMN tasker.subscriber_cursor.delivered IS 'Number of events that were handed out.';
+COMMENT ON COLUMN tasker.subscriber_cursor.lost IS 'Number of events, of all subscribers'' together, that were pruned before it fetched them.';
 
 CREATE TABLE tasker.subscriber_match (
     subscriber_id integer NOT NULL,
@@ -134,7 +136,6 @@ CREATE TABLE tasker.consumer (
     event_ids bigint[] NOT NULL,
     row_ids bigint[] NOT NULL,
     task_ids bigint[] NOT NULL,
-    fetched_count integer NOT NULL,
     acked_id bigint,
     fetched_at timestamptz NOT NULL,
     PRIMARY KEY (subscriber_id, name)
@@ -145,7 +146,6 @@ COMMENT ON COLUMN tasker.consumer.name IS 'Name of the consumer; empty for one t
 COMMENT ON COLUMN tasker.consumer.event_ids IS 'Events handed to it and not acknowledged, in their order.';
 COMMENT ON COLUMN tasker.consumer.row_ids IS 'Key of the row that each is read from.';
 COMMENT ON COLUMN tasker.consumer.task_ids IS 'Task of each; 0: none. As long as one is here, later events of that task come here, too.';
-COMMENT ON COLUMN tasker.consumer.fetched_count IS 'How many of them it has fetched.';
 COMMENT ON COLUMN tasker.consumer.acked_id IS 'Event up to which it acknowledged last.';
 COMMENT ON COLUMN tasker.consumer.fetched_at IS 'When it last fetched or acknowledged. After tasker.consumer_timeout others get what it has.';
 
@@ -187,6 +187,9 @@ COMMENT ON COLUMN tasker.custom_event.payload_schema IS 'JSON Schema that its pa
 COMMENT ON COLUMN tasker.custom_event.fired_by IS 'What publishes it, as far as definitions say: templates and steps.';
 COMMENT ON COLUMN tasker.custom_event.registered_by IS 'Role that registered it.';
 COMMENT ON COLUMN tasker.custom_event.registered_at IS 'When it was registered, or last changed.';
+
+COMMENT ON SEQUENCE tasker.subscriber_subscriber_id_seq IS 'Numbers of subscribers.';
+COMMENT ON SEQUENCE tasker.subscriber_failure_place_seq IS 'Order of failed events.';
 
 SELECT pg_catalog.pg_extension_config_dump('tasker.published_event', '');
 SELECT pg_catalog.pg_extension_config_dump('tasker.tick', '');

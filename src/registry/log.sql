@@ -9,7 +9,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     VALUES
         ('handler_factory', 'task_handler', 'handlers', 'Who runs the steps: functions, and names that workers outside claim.'),
-        ('template_registry', 'task_template', 'templates', 'What tasks can be created: definitions, each in one version.');
+        ('template_registry', 'task_template', 'templates', 'What tasks can be created: definitions, each in one version.'),
+        ('subscriber_registry', 'subscriber', 'subscribers', 'Who hears of which events.');
 $$;
 COMMENT ON FUNCTION tasker._registries() IS
 'Each registry: its name, what one entry of it is called, what several are, and what they are. Private.';

@@ -36,7 +36,8 @@ SELECT CASE p.part WHEN 1 THEN l.start_id ELSE l.id END AS id,
        CASE WHEN p.part = 2 AND l.start_id IS NOT NULL THEN 1::smallint ELSE l.from_state END AS from_state,
        CASE p.part WHEN 1 THEN 1::smallint ELSE l.to_state END AS to_state,
        l.attempt,
-       CASE p.part WHEN 2 THEN l.metadata END AS metadata
+       CASE p.part WHEN 2 THEN l.metadata END AS metadata,
+       l.id AS row_id
 FROM tasker.log AS l
 CROSS JOIN (VALUES (1), (2)) AS p (part)
 WHERE p.part = 2
@@ -50,6 +51,7 @@ COMMENT ON COLUMN tasker._move.from_state IS 'Code of the state before; NULL: it
 COMMENT ON COLUMN tasker._move.to_state IS 'Code of the state after.';
 COMMENT ON COLUMN tasker._move.attempt IS 'Attempt of the step, from 1; NULL for a task.';
 COMMENT ON COLUMN tasker._move.metadata IS 'What else belongs to it.';
+COMMENT ON COLUMN tasker._move.row_id IS 'Id of the row of the log.';
 
 CREATE VIEW tasker.transitions AS
 SELECT m.id AS transition_id,

@@ -1,0 +1,140 @@
+-- What nobody needs any more: ticks that can be told as one, and what is older
+-- than it has to be kept.
+
+-- Ticks that every subscriber is past are joined: a tick a round is a tick every
+-- ten milliseconds under load, and few events need not be told so finely later.
+CREATE FUNCTION tasker._join_ticks()
+RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+    WITH passed AS (
+        SELECT least(
+            (SELECT min(c.tick_id) FROM tasker.subscriber_cursor AS c),
+            (SELECT max(t.tick_id) FROM tasker.tick AS t WHERE t.at < tasker.clock() - interval '1 minute')) AS tick_id
+    ), recent AS (
+        SELECT t.tick_id, t.ids, t.until_id, t.after_id,
+               t.events - lag(t.events, 1, 0) OVER (ORDER BY t.tick_id) AS size,
+               t.events
+        FROM tasker.tick AS t
+        WHERE t.tick_id <= (SELECT p.tick_id FROM passed AS p)
+          AND t.tick_id > (SELECT p.tick_id FROM passed AS p) - 50000
+    ), grouped AS (
+        SELECT r.*,
+               r.events / tasker._tick_part_size() AS number,
+               min(r.tick_id) OVER () AS first
+        FROM recent AS r
+    ), joined AS (
+        SELECT g.number,
+               max(g.tick_id) AS last,
+               array_agg(g.tick_id) AS members,
+               range_agg(x.ids) AS ids
+        FROM grouped AS g
+        CROSS JOIN LATERAL unnest(g.ids) AS x (ids)
+        WHERE g.until_id IS NULL
+          AND g.after_id IS NULL
+          -- The first of them lacks the size of the one before.
+          AND g.tick_id > g.first
+          AND g.size < tasker._tick_part_size() / 2
+        GROUP BY g.number
+        HAVING count(DISTINCT g.tick_id) > 1
+           -- Nothing that stays lies between them.
+           AND NOT bool_or(EXISTS (
+               SELECT
+               FROM grouped AS o
+               WHERE o.number = g.number
+                 AND (o.until_id IS NOT NULL OR o.after_id IS NOT NULL OR o.size >= tasker._tick_part_size() / 2)))
+    ), kept AS (
+        UPDATE tasker.tick AS t
+        SET ids = j.ids
+        FROM joined AS j
+        WHERE t.tick_id = j.last
+    )
+    DELETE FROM tasker.tick AS t
+    USING joined AS j
+    WHERE t.tick_id = ANY (j.members)
+      AND t.tick_id <> j.last;
+$$;
+COMMENT ON FUNCTION tasker._join_ticks() IS
+'Joins old ticks of few events that every subscriber is past. Private.';
+
+CREATE FUNCTION tasker._tidy_events()
+RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT tasker._put_subscribers_to_sleep();
+    SELECT tasker._join_ticks();
+$$;
+COMMENT ON FUNCTION tasker._tidy_events() IS
+'What the notifier does every minute in which something happens. Private.';
+
+CREATE FUNCTION tasker._needed_tick()
+RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT min(c.tick_id)
+    FROM tasker.subscriber_cursor AS c
+    WHERE c.fetched_at >= tasker.clock() - current_setting('tasker.subscriber_retention')::interval;
+$$;
+COMMENT ON FUNCTION tasker._needed_tick() IS
+'The tick that the last of the subscribers is past, leaving out those that have not fetched for tasker.subscriber_retention; NULL: there is none. Private.';
+
+CREATE FUNCTION tasker.prune_events(keep interval DEFAULT '30 days')
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    last_tick bigint;
+    last_events bigint;
+    last_running bigint;
+    pruned bigint;
+BEGIN
+    IF keep IS NULL OR keep < interval '0' THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'invalid_parameter_value',
+            MESSAGE = 'keep must not be negative',
+            DETAIL = format('It is %s.', coalesce(keep::text, 'NULL')),
+            HINT = 'Pass how long events are kept, such as ''90 days''.';
+    END IF;
+    -- The last one stays: it is where the notifier goes on.
+    SELECT t.tick_id, t.events, least(t.next_xid, (SELECT min(r.id) FROM unnest(t.running) AS r (id)))
+    INTO last_tick, last_events, last_running
+    FROM tasker.tick AS t
+    WHERE t.at < tasker.clock() - keep
+      AND t.tick_id <= coalesce(tasker._needed_tick(), t.tick_id)
+      AND t.tick_id < (SELECT max(n.tick_id) FROM tasker.tick AS n)
+    ORDER BY t.tick_id DESC
+    LIMIT 1;
+    IF last_tick IS NULL THEN
+        RETURN 0;
+    END IF;
+    UPDATE tasker.subscriber_cursor AS c
+    SET lost = c.lost + last_events - coalesce((
+            SELECT t.events
+            FROM tasker.tick AS t
+            WHERE t.tick_id <= c.tick_id
+            ORDER BY t.tick_id DESC
+            LIMIT 1), 0),
+        tick_id = last_tick,
+        event_at = NULL,
+        event_id = NULL
+    WHERE c.tick_id < last_tick;
+    DELETE FROM tasker.subscriber_match AS m
+    WHERE m.tick_id <= last_tick;
+    -- Whatever began after the snapshot of that tick's oldest transaction may
+    -- be in a later tick.
+    DELETE FROM tasker.published_event AS e
+    WHERE e.event_id < last_running << 20;
+    DELETE FROM tasker.tick AS t
+    WHERE t.tick_id <= last_tick;
+    GET DIAGNOSTICS pruned = ROW_COUNT;
+    RETURN pruned;
+END;
+$$;
+REVOKE ALL ON FUNCTION tasker.prune_events(interval) FROM PUBLIC;
+COMMENT ON FUNCTION tasker.prune_events(interval) IS
+'Deletes what was told longer ago than that and every subscriber has fetched, but for those that have not fetched for tasker.subscriber_retention: ticks, and published events. The log stays. For the extension''s owner. keep: how long they are kept for replays in any case. Returns the number of ticks. Raises 22023 (keep is NULL or negative), 42501 (not the owner). Source: design, contract, "Events".';

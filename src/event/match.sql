@@ -1,17 +1,5 @@
 -- Which subscriber wants which event: found once for all of them, from sets.
 
-CREATE FUNCTION tasker._wants_name(events text[], name text)
-RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT bool_or(name = e.pattern
-                   OR right(e.pattern, 1) = '*' AND starts_with(name, left(e.pattern, -1)))
-    FROM unnest(events) AS e (pattern);
-$$;
-COMMENT ON FUNCTION tasker._wants_name(text[], text) IS
-'Whether a list of names and prefixes (task.*, *) has the name in it. Private.';
-
 CREATE FUNCTION tasker._wants_everything(subscriber tasker.subscriber)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -63,89 +51,15 @@ COMMENT ON FUNCTION tasker._filter_probe(jsonb) IS
 
 CREATE FUNCTION tasker._match(first bigint, last bigint, subscribers integer[])
 RETURNS TABLE (subscriber_id integer, tick_id bigint, at timestamptz, event_id bigint, row_id bigint, task_id bigint)
-LANGUAGE plpgsql VOLATILE
+LANGUAGE C VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 SET enable_bitmapscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET max_parallel_workers_per_gather = 0
 SET jit = off
-AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY
-    WITH event AS MATERIALIZED (
-        SELECT e.*
-        FROM tasker._tick_event AS e
-        WHERE e.tick_id BETWEEN first AND last
-    ), wanted AS MATERIALIZED (
-        SELECT n.name, s.subscriber_id, s.namespace, s.filter, s.probe_key, s.probe_value,
-               s.filter IS NULL OR s.is_probe_all AS is_decided,
-               c.born_xmax, c.born_running
-        FROM (SELECT DISTINCT e.name FROM event AS e) AS n
-        JOIN tasker.subscriber AS s ON tasker._wants_name(s.events, n.name)
-        JOIN tasker.subscriber_cursor AS c ON c.subscriber_id = s.subscriber_id
-        WHERE s.subscriber_id = ANY (subscribers)
-    ), fact AS MATERIALIZED (
-        SELECT f.task_id, f.namespace, f.facts
-        FROM tasker._task_facts(ARRAY(
-            SELECT DISTINCT e.task_id
-            FROM event AS e
-            WHERE e.task_id > 0
-              AND EXISTS (SELECT FROM wanted AS w WHERE w.namespace IS NOT NULL OR w.filter IS NOT NULL))) AS f
-    ), probe AS MATERIALIZED (
-        SELECT f.task_id, k.probe_key, v.value
-        FROM (SELECT DISTINCT w.probe_key FROM wanted AS w WHERE w.probe_key IS NOT NULL) AS k
-        CROSS JOIN fact AS f
-        CROSS JOIN LATERAL (
-            SELECT f.facts -> k.probe_key AS value
-            WHERE k.probe_key <> 'tags'
-            UNION ALL
-            SELECT t.tag
-            FROM jsonb_array_elements(CASE k.probe_key WHEN 'tags' THEN f.facts -> 'tags' END) AS t (tag)) AS v
-        WHERE v.value IS NOT NULL
-    ), candidate AS MATERIALIZED (
-        SELECT w.subscriber_id, w.filter, w.is_decided, w.namespace, e.tick_id, e.at, e.event_id, e.row_id, e.task_id, e.namespace AS own_namespace
-        FROM wanted AS w
-        JOIN event AS e ON e.name = w.name
-        WHERE w.probe_key IS NULL
-          AND tasker._is_after_birth(e.row_id, w.born_xmax, w.born_running)
-        UNION ALL
-        SELECT DISTINCT w.subscriber_id, w.filter, w.is_decided, w.namespace, e.tick_id, e.at, e.event_id, e.row_id, e.task_id, e.namespace
-        FROM wanted AS w
-        JOIN probe AS p ON p.probe_key = w.probe_key
-                       AND p.value = w.probe_value
-        JOIN event AS e ON e.task_id = p.task_id
-                       AND e.name = w.name
-        WHERE tasker._is_after_birth(e.row_id, w.born_xmax, w.born_running)
-        UNION ALL
-        -- What belongs to no task is found by its payload alone.
-        SELECT w.subscriber_id, w.filter, false, w.namespace, e.tick_id, e.at, e.event_id, e.row_id, e.task_id, e.namespace
-        FROM wanted AS w
-        JOIN event AS e ON e.name = w.name
-        WHERE w.probe_key IS NOT NULL
-          AND e.task_id = 0
-          AND tasker._is_after_birth(e.row_id, w.born_xmax, w.born_running)
-    ), sifted AS MATERIALIZED (
-        SELECT c.subscriber_id, c.tick_id, c.at, c.event_id, c.row_id, c.task_id, c.filter,
-               c.is_decided OR coalesce(f.facts @> c.filter, false) AS is_decided
-        FROM candidate AS c
-        LEFT JOIN fact AS f ON f.task_id = c.task_id
-        WHERE c.namespace IS NULL
-           OR c.namespace = coalesce(c.own_namespace, f.namespace)
-    ), told AS MATERIALIZED (
-        SELECT d.event_id, d.payload
-        FROM (
-            SELECT array_agg(u.event_id) AS event_ids, array_agg(u.row_id) AS row_ids
-            FROM (SELECT DISTINCT s.event_id, s.row_id FROM sifted AS s WHERE NOT s.is_decided) AS u) AS a
-        CROSS JOIN LATERAL tasker._events(a.event_ids, a.row_ids) AS d
-        WHERE a.event_ids IS NOT NULL
-    )
-    SELECT s.subscriber_id, s.tick_id, s.at, s.event_id, s.row_id, s.task_id
-    FROM sifted AS s
-    LEFT JOIN told AS t ON t.event_id = s.event_id
-    WHERE s.is_decided
-       OR t.payload @> s.filter;
-END;
-$$;
+AS 'MODULE_PATHNAME', 'tasker_match';
 COMMENT ON FUNCTION tasker._match(bigint, bigint, integer[]) IS
 'The events of ticks first to last that each of these subscribers wants, in no order. Private.';
 

@@ -24,6 +24,9 @@
 #include "state/state.h"
 #include "tasker.h"
 
+/* Of a handler's results: what it adds to the event of the completion. */
+#define EVENT_FIELDS_KEY	"_event"
+
 #define step_run(task, step_no) (&(task)->steps[(step_no) - 1])
 #define step_id(task, step_no) ((task)->task_id << TASKER_STEP_BITS | (step_no))
 
@@ -337,15 +340,47 @@ graph_step_skipped(Batch *batch, TaskRun *task, int step_no, TimestampTz at)
 	move_step(batch, task, step_no, STEP_SKIPPED, at, NULL);
 }
 
+/*
+ * What a handler adds to the event of its step's completion, it returns under a
+ * key of its own.  That goes into the log, from which events are read, and out
+ * of the results.
+ */
+static Jsonb *
+take_event_fields(Batch *batch, Jsonb **results)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue *fields;
+	MemoryContext before;
+	Jsonb	   *metadata;
+
+	if (*results == NULL || !JB_ROOT_IS_OBJECT(*results))
+		return NULL;
+	fields = getKeyJsonValueFromContainer(&(*results)->root, EVENT_FIELDS_KEY,
+										  strlen(EVENT_FIELDS_KEY), NULL);
+	if (fields == NULL || fields->type != jbvBinary || !JsonContainerIsObject(fields->val.binary.data))
+		return NULL;
+
+	before = MemoryContextSwitchTo(batch->context);
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	graph_push_string(&state, WJB_KEY, "event");
+	pushJsonbValue(&state, WJB_VALUE, fields);
+	metadata = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	*results = DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(*results),
+												  CStringGetTextDatum(EVENT_FIELDS_KEY)));
+	MemoryContextSwitchTo(before);
+	return metadata;
+}
+
 void
 graph_step_completed(Batch *batch, TaskRun *task, int step_no, Jsonb *results, TimestampTz at)
 {
 	StepRun    *step = step_run(task, step_no);
+	Jsonb	   *metadata = take_event_fields(batch, &results);
 
 	step->results = results;
 	step->error = NULL;
 	step->finished_at = at;
-	move_step(batch, task, step_no, STEP_COMPLETE, at, NULL);
+	move_step(batch, task, step_no, STEP_COMPLETE, at, metadata);
 }
 
 /*

@@ -144,6 +144,7 @@ static Statement read_subscribers = {
 	"NOT EXISTS (SELECT FROM tasker.subscriber_failure AS f "
 	"WHERE f.subscriber_id = s.subscriber_id AND f.dead_at IS NULL "
 	"OFFSET $1 - 1 LIMIT 1) "
+	"AND EXISTS (SELECT FROM tasker.tick AS t WHERE t.tick_id > c.tick_id) "
 	"AND (c.matched_from IS NULL OR c.tick_id < c.matched_from "
 	"OR EXISTS (SELECT FROM tasker.subscriber_match AS m "
 	"WHERE m.subscriber_id = s.subscriber_id AND m.tick_id > c.tick_id) "

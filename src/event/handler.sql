@@ -136,37 +136,23 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    found_id integer;
-    run_as text;
+    target constant tasker.subscriber := tasker._find_subscriber(subscriber, caller);
 BEGIN
-    SELECT s.subscriber_id, s.run_as
-    INTO found_id, run_as
-    FROM tasker.subscriber AS s
-    WHERE s.name = subscriber;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'TK007',
-            MESSAGE = format('there is no subscriber "%s"', left(subscriber, 200)),
-            DETAIL = 'Nobody has subscribed under that name.',
-            HINT = coalesce(
-                tasker._did_you_mean(subscriber, (SELECT array_agg(s.name) FROM tasker.subscriber AS s)),
-                'tasker.subscribers lists them.');
-    END IF;
-    PERFORM tasker._check_owner(format('subscriber "%s"', subscriber), run_as, caller);
     IF event_id IS NOT NULL
        AND NOT EXISTS (
            SELECT
            FROM tasker.subscriber_failure AS f
-           WHERE f.subscriber_id = found_id
+           WHERE f.subscriber_id = target.subscriber_id
              AND f.event_id = _check_dead_event.event_id
-             AND f.dead_at IS NOT NULL) THEN
+             AND f.dead_at IS NOT NULL)
+    THEN
         RAISE EXCEPTION USING
             ERRCODE = 'TK007',
-            MESSAGE = format('event %s is not dead for subscriber "%s"', event_id, subscriber),
+            MESSAGE = format('event %s is not dead for subscriber "%s"', event_id, target.name),
             DETAIL = 'It is not in tasker.dead_events.',
-            HINT = format('SELECT * FROM tasker.dead_events WHERE subscriber = %L;', subscriber);
+            HINT = format('SELECT * FROM tasker.dead_events WHERE subscriber = %L;', target.name);
     END IF;
-    RETURN found_id;
+    RETURN target.subscriber_id;
 END;
 $$;
 COMMENT ON FUNCTION tasker._check_dead_event(text, bigint, text) IS

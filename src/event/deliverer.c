@@ -131,12 +131,13 @@ typedef struct Round
 	int			count;
 	int			ran;
 	int			writing;
+	int64		us;				/* that all of it took */
 	bool		closed;
 	bool		freed;			/* what waited behind an event may go on */
 	bool		spilled;		/* some are left for the next batch */
 	int64	   *blocked;		/* tasks whose events wait */
 	int			blocked_count;
-	TimestampTz deadline;
+	TimestampTz began_at;
 } Round;
 
 static Statement read_subscribers = {
@@ -631,7 +632,7 @@ deliver(Round *round, Delivery *delivery)
 	round->ran++;
 	round->writing += outcome.wrote;
 	round->closed = outcome.ends_batch || round->writing >= MAX_WRITING ||
-		GetCurrentTimestamp() >= round->deadline;
+		GetCurrentTimestamp() >= TimestampTzPlusMilliseconds(round->began_at, tasker_batch_budget);
 	if (outcome.ok)
 	{
 		delivery->fate = FATE_DONE;
@@ -652,9 +653,9 @@ settle_crashed(Round *round, Delivery *delivery)
 	ErrorData	error = {0};
 
 	error.sqlerrcode = ERRCODE_CRASH_SHUTDOWN;
-	error.message = psprintf("the server crashed %d times while the handler ran",
-							 delivery->attempts);
-	error.detail = pstrdup("Each time the deliverer died in the middle of it, or outlived its timeout.");
+	error.message = delivery->attempts == 1 ? pstrdup("the deliverer died while the handler ran") :
+		psprintf("the deliverer died %d times while the handler ran", delivery->attempts);
+	error.detail = pstrdup("The server crashed, or the handler went on when it was cancelled after its timeout.");
 	error.hint = pstrdup("See the server log for the cause.");
 	/* The last of these crashes is the attempt that is counted now. */
 	delivery->attempts--;
@@ -825,18 +826,23 @@ store_round(Round *round)
 }
 
 /*
- * How many events to take the next time: as many as fit into a batch's time.
+ * How many events to take the next time: as many as fit into three quarters of
+ * a batch's time, and into its subtransactions.  What does not fit costs a row
+ * each.
  */
 static void
 adapt_pace(Round *round, int asked)
 {
 	Pace	   *pace = round->pace;
+	int64		fit = MAX_EVENTS;
 
-	if (round->spilled)
-		pace->limit = Max(round->ran, 1);
-	else if (round->count == asked && asked >= pace->limit)
-		pace->limit = Min(pace->limit * 2, MAX_EVENTS);
 	pace->look_waiting |= round->spilled || round->freed;
+	if (round->ran == 0 || (!round->spilled && (round->count < asked || asked < pace->limit)))
+		return;
+	fit = Min(fit, round->ran * (int64) tasker_batch_budget * 750 / Max(round->us, 1));
+	if (round->writing > 0)
+		fit = Min(fit, (int64) round->ran * MAX_WRITING / round->writing);
+	pace->limit = Max(Min(fit, pace->limit * 2), 1);
 }
 
 typedef enum Source
@@ -898,12 +904,13 @@ deliver_batch(Subscriber *subscriber, Source source)
 			read_own_rows(&round);
 		describe(&round);
 		executor_set_lock_timeout(round.count > 1 ? BATCH_LOCK_TIMEOUT : tasker_lock_timeout);
-		round.deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), tasker_batch_budget);
+		round.began_at = GetCurrentTimestamp();
 		for (int i = 0; i < round.count; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
 			deliver_next(&round, &round.deliveries[i]);
 		}
+		round.us = GetCurrentTimestamp() - round.began_at;
 		store_round(&round);
 	}
 	worker_commit();

@@ -379,7 +379,7 @@ for my $crash (1, 2)
 }
 until_true('SELECT count(*) = 1 FROM tasker.dead_events', 'an event that brings the server down is dead in the end');
 is(query("SELECT task_id, name, attempts, error ->> 'sqlstate', error ->> 'message' FROM tasker.dead_events"),
-	"$task|task.started|2|57P02|the server crashed 2 times while the handler ran", 'and says why');
+	"$task|task.started|2|57P02|the deliverer died 2 times while the handler ran", 'and says why');
 until_true("SELECT count(*) = 1 FROM app.got WHERE task_id = $task AND name = 'task.completed'", 'what came behind it goes on');
 query("DELETE FROM app.todo; SELECT tasker.drop_dead_event('note')");
 

@@ -383,6 +383,51 @@ is(query("SELECT task_id, name, attempts, error ->> 'sqlstate', error ->> 'messa
 until_true("SELECT count(*) = 1 FROM app.got WHERE task_id = $task AND name = 'task.completed'", 'what came behind it goes on');
 query("DELETE FROM app.todo; SELECT tasker.drop_dead_event('note')");
 
+# A batch that can't be stored, and then not even alone: what ran in it has failed.
+query(<<'SQL');
+CREATE SEQUENCE app.trips;
+CREATE FUNCTION app.trip() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('app.trips') <= 3 THEN
+        RAISE EXCEPTION 'tripped';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER trip AFTER INSERT ON tasker.subscriber_failure FOR EACH STATEMENT EXECUTE FUNCTION app.trip();
+SQL
+$task = task_that('step.started', 'fail 1');
+until_true('SELECT count(*) = 1 FROM tasker.subscriber_failure WHERE attempts = 1', 'a batch that could not be stored');
+is(query("SELECT error ->> 'message' FROM tasker.subscriber_failure WHERE attempts = 1"), 'tripped', 'fails the event that ran alone in it');
+query('DROP TRIGGER trip ON tasker.subscriber_failure');
+advance(60);
+until_true("SELECT count(*) = 1 FROM app.got WHERE task_id = $task AND name = 'task.completed'", 'and goes on');
+is(query("SELECT string_agg(format('%s %s', name, attempt), ', ' ORDER BY n) FROM app.got WHERE task_id = $task"),
+	'task.initialize_requested 1, task.started 1, step.started 2, step.completed 1, task.completed 1', 'in order, each once');
+query('DELETE FROM app.todo');
+
+# A handler that catches its cancellation is ended with its process.
+query(<<'SQL');
+CREATE FUNCTION app.stubborn(event tasker.event) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    LOOP
+        BEGIN
+            PERFORM pg_sleep(600);
+        EXCEPTION
+            WHEN query_canceled THEN NULL;
+        END;
+    END LOOP;
+END $$;
+SQL
+set_system('tasker.subscriber_handler_timeout' => '50ms', 'tasker.subscriber_max_attempts' => 1);
+subscribe('stubborn', '{task.started}', 'app.stubborn');
+query("SELECT tasker.create_task('quick')");
+until_true('SELECT count(*) = 1 FROM tasker.dead_events', 'a handler that outlives its timeout');
+is(query("SELECT subscriber, error ->> 'message' FROM tasker.dead_events"), 'stubborn|the deliverer died while the handler ran', 'is ended, and the event is dead');
+query("SELECT tasker.unsubscribe('stubborn')");
+set_system('tasker.subscriber_handler_timeout' => 0, 'tasker.subscriber_max_attempts' => 2);
+
 # Stopped, it does nothing, and goes on afterwards.
 query('SELECT tasker.deactivate(); TRUNCATE app.got');
 $task = query("SELECT tasker.create_task('quick')");

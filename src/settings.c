@@ -23,6 +23,8 @@ int			tasker_consumer_timeout = 60;
 int			tasker_notify_limit = 100;
 int			tasker_subscriber_retention = 7 * 86400;
 int			tasker_node = 0;
+int			tasker_subscriber_max_attempts = 5;
+int			tasker_subscriber_handler_timeout = 30000;
 int			tasker_clock_offset = 0;
 char	   *tasker_environment = NULL;
 bool		tasker_activate_restored = false;
@@ -119,6 +121,16 @@ tasker_define_settings(void)
 							"tasker.prune_events() spares what others have not fetched yet.",
 							&tasker_subscriber_retention, 7 * 86400, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.subscriber_handler_timeout",
+							"Time that a subscriber's handler may take for an event.",
+							"0: as long as it likes. An event whose handler took longer is tried again.",
+							&tasker_subscriber_handler_timeout, 30000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.subscriber_max_attempts",
+							"Number of times that a subscriber's handler is given an event.",
+							"When it has failed so often, the event goes to tasker.dead_events.",
+							&tasker_subscriber_max_attempts, 5, 1, 1000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("tasker.yaml_max_depth",
 							"Number of levels that lists and mappings of a YAML text may be nested.",
 							"Those that an alias brings count where it stands.",

@@ -37,6 +37,13 @@ shared_request(void)
 	RequestNamedLWLockTranche("tasker", 1);
 }
 
+static void
+worker_slot_init(WorkerSlot *slot)
+{
+	pg_atomic_init_u32(&slot->idle, 0);
+	pg_atomic_init_u64(&slot->until, PG_INT64_MAX);
+}
+
 /* Makes a slot as new, its atomics already initialised. */
 static void
 worker_slot_reset(WorkerSlot *slot)
@@ -70,9 +77,11 @@ database_reset(TaskerDatabase *database)
 	pg_atomic_write_u64(&database->last_tick, 0);
 	pg_atomic_write_u32(&database->unjudged, 0);
 	pg_atomic_write_u32(&database->suspicions, 0);
+	pg_atomic_write_u32(&database->deliveries, DELIVERIES_UNKNOWN);
 	pg_atomic_write_u32(&database->careful, 0);
 	front_init(database->front);
 	worker_slot_reset(&database->notifier);
+	worker_slot_reset(&database->deliverer);
 	for (int i = 0; i < TASKER_MAX_EXECUTORS; i++)
 		worker_slot_reset(&database->executor[i]);
 }
@@ -100,14 +109,12 @@ shared_fill(TaskerShared *shared)
 		pg_atomic_init_u32(&database->unjudged, 0);
 		pg_atomic_init_u32(&database->suspicions, 0);
 		pg_atomic_init_u32(&database->limit_slots, 0);
+		pg_atomic_init_u32(&database->deliveries, DELIVERIES_UNKNOWN);
 		pg_atomic_init_u32(&database->careful, 0);
-		pg_atomic_init_u32(&database->notifier.idle, 0);
-		pg_atomic_init_u64(&database->notifier.until, PG_INT64_MAX);
+		worker_slot_init(&database->notifier);
+		worker_slot_init(&database->deliverer);
 		for (int j = 0; j < TASKER_MAX_EXECUTORS; j++)
-		{
-			pg_atomic_init_u32(&database->executor[j].idle, 0);
-			pg_atomic_init_u64(&database->executor[j].until, PG_INT64_MAX);
-		}
+			worker_slot_init(&database->executor[j]);
 		database_reset(database);
 	}
 	for (int i = 0; i < TASKER_MAX_HANDLERS; i++)

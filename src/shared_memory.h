@@ -57,9 +57,11 @@ typedef struct TaskerDatabase
 	pg_atomic_uint32 unjudged;	/* executors that died of a step, at which nobody has looked yet */
 	pg_atomic_uint32 suspicions;	/* counts the changes to tasker.crash */
 	pg_atomic_uint32 limit_slots;	/* of any limit, slots that were ever in use */
+	pg_atomic_uint32 deliveries;	/* Deliveries, in engine/processes.h */
 	pg_atomic_uint32 careful;	/* batches still to be of one step, after a crash that nobody is blamed for */
 	LaneFront	front[FRONT_LANES];	/* where unclaimed tokens begin */
 	WorkerSlot	notifier;
+	WorkerSlot	deliverer;
 	WorkerSlot	executor[TASKER_MAX_EXECUTORS];
 } TaskerDatabase;
 
@@ -88,6 +90,7 @@ extern void tasker_note_log(void);	/* log rows: the notifier rings tasker_events
 extern void tasker_note_due(TimestampTz due);	/* something will be due then */
 extern void tasker_note_task_ended(int64 task_id);	/* for wait_for_task() */
 extern void tasker_note_installed(bool restoring);	/* the extension was created: start its workers */
+extern void tasker_note_deliveries(void);	/* the deliverer is to look at subscribers and failures */
 extern void tasker_note_everything(void);	/* wakes every worker of this database */
 extern void tasker_note_look(Oid database); /* the launcher looks at that database */
 

@@ -54,6 +54,8 @@ extern int	tasker_consumer_timeout;	/* s */
 extern int	tasker_notify_limit;	/* events a round */
 extern int	tasker_subscriber_retention;	/* s */
 extern int	tasker_node;
+extern int	tasker_subscriber_max_attempts;
+extern int	tasker_subscriber_handler_timeout;	/* ms; 0: none */
 extern int	tasker_clock_offset;	/* s */
 extern char *tasker_environment;
 extern bool tasker_activate_restored;

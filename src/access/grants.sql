@@ -36,5 +36,6 @@ GRANT EXECUTE ON FUNCTION
     tasker._dot_text(text),
     tasker._check_diagram_format(text),
     tasker._write_diagram(jsonb, text),
-    tasker._diagram_edge(text, text)
+    tasker._diagram_edge(text, text),
+    tasker._dead_events()
 TO PUBLIC;

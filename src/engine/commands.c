@@ -128,6 +128,7 @@ stop_database(Oid oid)
 	if (database != NULL)
 	{
 		alive = stop_worker(&database->notifier);
+		alive |= stop_worker(&database->deliverer);
 		for (int i = 0; i < TASKER_MAX_EXECUTORS; i++)
 			alive |= stop_worker(&database->executor[i]);
 	}

@@ -43,9 +43,6 @@
 #include "statement.h"
 #include "tasker.h"
 
-/* How long a step in a batch may wait for a lock. */
-#define BATCH_LOCK_TIMEOUT	100
-
 /* How long a task is put off that can't even be failed. */
 #define PUT_OFF_US			(10 * USECS_PER_SEC)
 

@@ -7,6 +7,9 @@
 
 #include "postgres.h"
 
+/* How long what runs in a batch may wait for a lock, in ms. */
+#define BATCH_LOCK_TIMEOUT	100
+
 /* Sets lock_timeout for what comes, where it is another one. */
 extern void executor_set_lock_timeout(int ms);
 

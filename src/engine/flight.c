@@ -1,6 +1,6 @@
 /*
  * flight.c
- *	  Remembers beyond a crash what an executor was running.
+ *	  Remembers beyond a crash what an executor or the deliverer was running.
  *
  * A crash rolls the claim back and with it the knowledge of who crashed; shared
  * memory is made anew.  So every executor keeps a few bytes in a file mapped
@@ -36,7 +36,7 @@
 /* Not copied by pg_basebackup, and emptied by nobody while the server runs. */
 #define FLIGHT_FILE		PG_STAT_TMP_DIR "/tasker.flight"
 
-#define FLIGHT_ENTRIES	(TASKER_MAX_DATABASES * TASKER_MAX_EXECUTORS)
+#define FLIGHT_ENTRIES	(TASKER_MAX_DATABASES * (TASKER_MAX_EXECUTORS + 1))
 
 typedef enum FlightPhase
 {
@@ -48,13 +48,16 @@ typedef enum FlightPhase
 typedef struct FlightEntry
 {
 	Oid			database;		/* InvalidOid: free */
-	int32		number;			/* of the executor within its database */
+	int32		number;			/* of the executor within its database, or FLIGHT_DELIVERER */
 	int32		pid;			/* 0: it died of its step */
 	TimestampTz started_at;		/* when it started, as pids come again */
 	volatile int64 task_id;
 	volatile int16 step_no;
 	volatile uint8 phase;
 	volatile uint8 overran;
+	volatile int32 subscriber_id;	/* of a deliverer, and the event */
+	volatile int64 event_id;
+	volatile int64 row_id;
 } FlightEntry;
 
 /* The file, mapped. */
@@ -127,7 +130,8 @@ exit_orderly(int code, Datum arg)
 	if (mine->overran && mine->phase == FLIGHT_RUNNING)
 	{
 		mine->pid = 0;
-		pg_atomic_fetch_add_u32(&my_database->unjudged, 1);
+		if (mine->number != FLIGHT_DELIVERER)
+			pg_atomic_fetch_add_u32(&my_database->unjudged, 1);
 	}
 	else
 		free_entry(mine);
@@ -142,17 +146,19 @@ owner_lives(const FlightEntry *entry)
 {
 	const WorkerSlot *slot;
 
-	if (entry->pid == 0 || entry->number < 0 || entry->number >= TASKER_MAX_EXECUTORS)
+	if (entry->pid == 0 || entry->number < 0 || entry->number > FLIGHT_DELIVERER)
 		return false;
-	slot = &my_database->executor[entry->number];
+	slot = entry->number == FLIGHT_DELIVERER ? &my_database->deliverer :
+		&my_database->executor[entry->number];
 	return slot->pid == entry->pid && slot->started_at == entry->started_at;
 }
 
 /*
- * One caller at a time, which the judge's lock sees to.
+ * One caller at a time, which the judge's lock sees to, and that there is only
+ * one deliverer.
  */
 bool
-flight_next_suspect(FlightSuspect *suspect)
+flight_next_suspect(bool of_deliverer, FlightSuspect *suspect)
 {
 	bool		found = false;
 
@@ -161,7 +167,8 @@ flight_next_suspect(FlightSuspect *suspect)
 	{
 		FlightEntry *entry = &entries[i];
 
-		if (entry->database != MyDatabaseId || owner_lives(entry))
+		if (entry->database != MyDatabaseId || owner_lives(entry) ||
+			(entry->number == FLIGHT_DELIVERER) != of_deliverer)
 			continue;
 		if (entry->phase == FLIGHT_IDLE)
 		{
@@ -172,6 +179,9 @@ flight_next_suspect(FlightSuspect *suspect)
 		suspect->task_id = entry->task_id;
 		suspect->step_no = entry->step_no;
 		suspect->overran = entry->overran;
+		suspect->subscriber_id = entry->subscriber_id;
+		suspect->event_id = entry->event_id;
+		suspect->row_id = entry->row_id;
 		found = true;
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -215,6 +225,18 @@ flight_note_running(int64 task_id, int step_no)
 	mine->overran = 0;
 	mine->task_id = task_id;
 	mine->step_no = step_no;
+	mine->phase = FLIGHT_RUNNING;
+}
+
+void
+flight_note_delivering(int32 subscriber_id, int64 event_id, int64 row_id)
+{
+	if (mine == NULL)
+		return;
+	mine->overran = 0;
+	mine->subscriber_id = subscriber_id;
+	mine->event_id = event_id;
+	mine->row_id = row_id;
 	mine->phase = FLIGHT_RUNNING;
 }
 

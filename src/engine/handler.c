@@ -52,6 +52,7 @@
 static TimeoutId step_timeout;
 static volatile sig_atomic_t timeout_fired = 0;
 static int64 running_task = 0;
+static int running_step = 0;
 static bool moved_constraints = false;
 
 /*
@@ -86,6 +87,12 @@ int64
 handler_running_task(void)
 {
 	return running_task;
+}
+
+int64
+handler_running_step(void)
+{
+	return running_step != 0 ? running_task << TASKER_STEP_BITS | running_step : 0;
 }
 
 /*
@@ -302,7 +309,7 @@ retry_after(const char *field)
  * The error of a handler, as its outcome.
  */
 static void
-take_error(TaskRun *task, PlanStep *step, int64 allowed, HandlerOutcome *outcome)
+take_error(const HandlerCall *call, HandlerOutcome *outcome)
 {
 	ErrorData  *error = CopyErrorData();
 
@@ -312,29 +319,21 @@ take_error(TaskRun *task, PlanStep *step, int64 allowed, HandlerOutcome *outcome
 	if (timeout_fired > 0 && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 	{
 		outcome->timed_out = true;
-		error->message = allowed == step->timeout ?
-			psprintf("step timed out after %g s", (double) allowed / USECS_PER_SEC) :
-			psprintf("task timed out after %g s", (double) task->plan->timeout / USECS_PER_SEC);
-		error->detail = psprintf(allowed == step->timeout ?
-								 "The timeout of step \"%s\" in its definition is up." :
-								 "The timeout of the task of step \"%s\" is up.", step->name);
-		error->hint = pstrdup("Raise the timeout, or make the handler do less at a time.");
+		call->timed_out(call->subject, call->allowed, error);
 	}
 	if (error->sqlerrcode == ERRCODE_TASKER_RETRYABLE)
 		outcome->retry_after = retry_after(error->datatype_name);
 }
 
 void
-handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutcome *outcome)
+handler_call(const HandlerCall *call, HandlerOutcome *outcome)
 {
-	PlanStep   *step = plan_step(task->plan, step_no);
-	Handler    *handler = step->handler;
+	Handler    *handler = call->handler;
 	MemoryContext caller_context = CurrentMemoryContext;
 	ResourceOwner caller_owner = CurrentResourceOwner;
 	MemoryContext scratch;
 	Oid			caller_role;
 	int			caller_security;
-	int64		allowed = time_allowed(task, step);
 	TimestampTz began = GetCurrentTimestamp();
 	SecretMask *volatile mask = NULL;
 
@@ -342,9 +341,8 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	outcome->retry_after = -1;
 	moved_constraints = false;
 	GetUserIdAndSecContext(&caller_role, &caller_security);
-	scratch = AllocSetContextCreate(batch->context, "tasker handler", ALLOCSET_DEFAULT_SIZES);
-	running_task = task->task_id;
-	flight_note_running(task->task_id, step_no);
+	scratch = AllocSetContextCreate(call->context, "tasker handler", ALLOCSET_DEFAULT_SIZES);
+	running_task = call->task_id;
 
 	BeginInternalSubTransaction(NULL);
 	PG_TRY();
@@ -355,36 +353,36 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 		Datum		result;
 
 		MemoryContextSwitchTo(scratch);
-		argument = handler_step_context(task, step_no);
-		if (step->secrets != NULL)
+		argument = call->argument(call->subject);
+		if (call->secrets != NULL)
 		{
-			mask = secret_mask(step->secrets, batch->context);
+			mask = secret_mask(call->secrets, call->context);
 			secret_hide_in_log(mask);
 		}
 		PushActiveSnapshot(GetTransactionSnapshot());
-		start_timeout(allowed);
+		start_timeout(call->allowed);
 		handler_look_up(handler);
 		if (handler->problem != NULL)
 			ereport(ERROR,
 					errcode(ERRCODE_UNDEFINED_FUNCTION),
 					errmsg_internal("%s", handler->problem),
-					errhint("Register the handler anew with replace => true, then retry the step."));
+					errhint("%s", call->repair));
 		enter_handler(handler, caller_security);
 		result = call_function(handler, argument, &isnull);
-		if (!in_place)
+		if (!call->in_place)
 			AfterTriggerFireDeferred();
 
 		/* It may lie in a temporary table, so it is copied before that goes. */
-		MemoryContextSwitchTo(batch->context);
-		if (!isnull)
+		MemoryContextSwitchTo(call->context);
+		if (call->keeps_result && !isnull)
 			outcome->results = (Jsonb *) PG_DETOAST_DATUM_COPY(result);
 		if (mask != NULL)
 			outcome->results = secret_hide_in_jsonb(mask, outcome->results);
 		MemoryContextSwitchTo(scratch);
 		SetUserIdAndSecContext(caller_role, caller_security);
-		if (!in_place)
+		if (!call->in_place)
 			clean_up_behind();
-		stop_timeout(allowed);
+		stop_timeout(call->allowed);
 		PopActiveSnapshot();
 		AtEOXact_GUC(false, settings);
 		outcome->wrote = TransactionIdIsValid(GetCurrentTransactionIdIfAny());
@@ -393,14 +391,14 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(batch->context);
-		stop_timeout(allowed);
-		take_error(task, step, allowed, outcome);
+		MemoryContextSwitchTo(call->context);
+		stop_timeout(call->allowed);
+		take_error(call, outcome);
 		if (mask != NULL)
 			secret_hide_in_error(mask, outcome->error);
 		outcome->results = NULL;
 		RollbackAndReleaseCurrentSubTransaction();
-		if (!in_place)
+		if (!call->in_place)
 			clean_up_behind_failure();
 	}
 	PG_END_TRY();
@@ -410,8 +408,64 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	MemoryContextDelete(scratch);
 	if (mask != NULL)
 		secret_hide_in_log(NULL);
-	flight_note_idle();
 	running_task = 0;
 	outcome->ends_batch = outcome->ok && moved_constraints;
 	outcome->us = Max(GetCurrentTimestamp() - began, 1);
+}
+
+/* A step, as the subject of a call. */
+typedef struct StepSubject
+{
+	TaskRun    *task;
+	int			step_no;
+} StepSubject;
+
+static Datum
+step_argument(void *subject)
+{
+	StepSubject *step = subject;
+
+	return handler_step_context(step->task, step->step_no);
+}
+
+static void
+step_timed_out(void *subject, int64 allowed, ErrorData *error)
+{
+	StepSubject *step = subject;
+	TaskPlan   *plan = step->task->plan;
+	PlanStep   *planned = plan_step(plan, step->step_no);
+
+	error->message = allowed == planned->timeout ?
+		psprintf("step timed out after %g s", (double) allowed / USECS_PER_SEC) :
+		psprintf("task timed out after %g s", (double) plan->timeout / USECS_PER_SEC);
+	error->detail = psprintf(allowed == planned->timeout ?
+							 "The timeout of step \"%s\" in its definition is up." :
+							 "The timeout of the task of step \"%s\" is up.", planned->name);
+	error->hint = pstrdup("Raise the timeout, or make the handler do less at a time.");
+}
+
+void
+handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutcome *outcome)
+{
+	PlanStep   *step = plan_step(task->plan, step_no);
+	StepSubject subject = {task, step_no};
+	HandlerCall call = {
+		.handler = step->handler,
+		.in_place = in_place,
+		.keeps_result = true,
+		.allowed = time_allowed(task, step),
+		.task_id = task->task_id,
+		.context = batch->context,
+		.secrets = step->secrets,
+		.repair = "Register the handler anew with replace => true, then retry the step.",
+		.subject = &subject,
+		.argument = step_argument,
+		.timed_out = step_timed_out,
+	};
+
+	flight_note_running(task->task_id, step_no);
+	running_step = step_no;
+	handler_call(&call, outcome);
+	running_step = 0;
+	flight_note_idle();
 }

@@ -18,8 +18,8 @@ typedef struct HandlerOutcome
 	bool		timed_out;
 	bool		ends_batch;		/* what it did holds until the end of the transaction */
 	uint64		us;				/* run time */
-	Jsonb	   *results;		/* in the batch's context */
-	ErrorData  *error;			/* where not ok; in the batch's context */
+	Jsonb	   *results;		/* in the caller's context, as the error */
+	ErrorData  *error;			/* where not ok */
 	int64		retry_after;	/* µs that retryable_error() asked for; -1: none */
 } HandlerOutcome;
 
@@ -32,11 +32,35 @@ extern void handler_init(void);	/* before the first run; again does nothing */
 extern void handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place,
 						HandlerOutcome *outcome);
 
+/*
+ * Any SQL handler, with the same protection: what runs a step does more around
+ * it, what delivers an event less.
+ */
+typedef struct HandlerCall
+{
+	Handler    *handler;
+	bool		in_place;
+	bool		keeps_result;	/* it returns jsonb; else whatever comes back is ignored */
+	int64		allowed;		/* µs; 0: as long as it likes */
+	int64		task_id;		/* whose it is; not 0 */
+	MemoryContext context;		/* for the outcome */
+	SecretUse  *secrets;		/* that its argument holds; NULL: none */
+	const char *repair;			/* hint where the function is not there any more */
+	void	   *subject;
+	Datum		(*argument) (void *subject);	/* called inside the subtransaction */
+	void		(*timed_out) (void *subject, int64 allowed, ErrorData *error);
+} HandlerCall;
+
+extern void handler_call(const HandlerCall *call, HandlerOutcome *outcome);
+
 /* A tasker.step_context. */
 extern Datum handler_step_context(TaskRun *task, int step_no);
 
 /* Whether this process is inside a handler, and of which task. */
 extern int64 handler_running_task(void);
+
+/* Its step; 0: it is in none. */
+extern int64 handler_running_step(void);
 
 /* SET CONSTRAINTS is being run in this process. */
 extern void handler_note_constraints(void);

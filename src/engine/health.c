@@ -70,6 +70,7 @@ tasker_workers(PG_FUNCTION_ARGS)
 	if (database != NULL)
 	{
 		put_worker(result, "notifier", 0, &database->notifier);
+		put_worker(result, "deliverer", 0, &database->deliverer);
 		for (int i = 0; i < TASKER_MAX_EXECUTORS; i++)
 			put_worker(result, "executor", i + 1, &database->executor[i]);
 	}

@@ -14,7 +14,7 @@ RETURNS SETOF record
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'tasker_workers';
 COMMENT ON FUNCTION tasker._workers() IS
-'The launcher, and this database''s notifier and executors, as shared memory has them; no row where the library was not preloaded. wakes_at: when an idle one wakes up by itself. Private.';
+'The launcher, and this database''s notifier, deliverer and executors, as shared memory has them; no row where the library was not preloaded. wakes_at: when an idle one wakes up by itself. Private.';
 
 CREATE FUNCTION tasker._is_preloaded()
 RETURNS boolean
@@ -63,6 +63,25 @@ AS $$
     WHERE EXISTS (SELECT FROM tasker._workers())
       AND NOT EXISTS (SELECT FROM tasker._workers() AS w WHERE w.kind = 'notifier')
     UNION ALL
+    SELECT 1, 'The deliverer does not run: subscribers with a handler get no events. The server log says why; where no worker slot is free, raise max_worker_processes (now '
+              || current_setting('max_worker_processes') || ').'
+    WHERE EXISTS (SELECT FROM tasker._workers())
+      AND tasker._engine_state() = 'active'
+      AND EXISTS (SELECT FROM tasker.subscriber AS s WHERE s.handler IS NOT NULL)
+      AND NOT EXISTS (SELECT FROM tasker._workers() AS w WHERE w.kind = 'deliverer')
+    UNION ALL
+    SELECT 1, format('Subscriber "%s" gets no new events: %s wait for its handler, which fails. tasker.subscriber_failure says at what.',
+                     s.name, tasker._max_failures())
+    FROM tasker.subscriber AS s
+    WHERE s.handler IS NOT NULL
+      AND EXISTS (
+          SELECT
+          FROM tasker.subscriber_failure AS f
+          WHERE f.subscriber_id = s.subscriber_id
+            AND f.dead_at IS NULL
+          OFFSET tasker._max_failures() - 1
+          LIMIT 1)
+    UNION ALL
     SELECT 1, p.problem
     FROM tasker._registry_problems() AS p;
 $$;
@@ -110,6 +129,22 @@ AS $$
             SELECT jsonb_build_object('pid', w.pid, 'since', w.started_at)
             FROM worker AS w
             WHERE w.kind = 'notifier'),
+        'deliverer', (
+            SELECT jsonb_build_object(
+                       'pid', w.pid,
+                       'idle', w.idle,
+                       'task_id', w.task_id,
+                       'since', w.since,
+                       'failing', (
+                           SELECT count(*)
+                           FROM tasker.subscriber_failure AS f
+                           WHERE f.dead_at IS NULL),
+                       'dead', (
+                           SELECT count(*)
+                           FROM tasker.subscriber_failure AS f
+                           WHERE f.dead_at IS NOT NULL))
+            FROM worker AS w
+            WHERE w.kind = 'deliverer'),
         'launcher', (
             SELECT w.pid
             FROM worker AS w
@@ -123,4 +158,4 @@ AS $$
     FROM judgement AS j;
 $$;
 COMMENT ON FUNCTION tasker.health_check() IS
-'Returns how the engine of this database is, as jsonb: healthy; status: healthy, degraded, or stopped where no step is run; registry_size: number of registered handlers; thread_safe: always true; engine: state and, where it is stopped, why; executors: pid, whether idle, task_id and step_id at work, since when; notifier; launcher; problems: what is wrong, in sentences that say what to do; missing_secrets: names of the secrets that steps of registered definitions need and that are not set. Raises nothing. Source: design, contract; reference 2.6.';
+'Returns how the engine of this database is, as jsonb: healthy; status: healthy, degraded, or stopped where no step is run; registry_size: number of registered handlers; thread_safe: always true; engine: state and, where it is stopped, why; executors: pid, whether idle, task_id and step_id at work, since when; notifier; deliverer, null where no subscriber has a handler: pid, whether idle, the task_id whose event its handler has, since when, failing: events that wait for a handler that failed, dead: events given up; launcher; problems: what is wrong, in sentences that say what to do; missing_secrets: names of the secrets that steps of registered definitions need and that are not set. Raises nothing. Source: design, contract; reference 2.6.';

@@ -54,8 +54,9 @@ typedef struct Child
 	TimestampTz launched_at;
 } Child;
 
-/* The notifier is child 0, executor n is child n + 1. */
-#define CHILDREN	(TASKER_MAX_EXECUTORS + 1)
+/* The notifier is child 0, executor n is child n + 1, the deliverer comes last. */
+#define DELIVERER	(TASKER_MAX_EXECUTORS + 1)
+#define CHILDREN	(TASKER_MAX_EXECUTORS + 2)
 
 static Child child[TASKER_MAX_DATABASES][CHILDREN];
 
@@ -81,7 +82,9 @@ tasker_launcher_register(void)
 static WorkerSlot *
 child_slot(TaskerDatabase *database, int number)
 {
-	return number == 0 ? &database->notifier : &database->executor[number - 1];
+	if (number == 0)
+		return &database->notifier;
+	return number == DELIVERER ? &database->deliverer : &database->executor[number - 1];
 }
 
 /* Whether workers may connect to a database at all. */
@@ -168,7 +171,7 @@ say_no_slot(TaskerDatabase *database)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("tasker can't start all its workers in database \"%s\": no background worker slot is free",
 					NameStr(database->name)),
-			 errdetail("max_worker_processes is %d, and others use it, too. tasker takes one for the launcher and, in each database that has the extension, one for the notifier and %d for executors.",
+			 errdetail("max_worker_processes is %d, and others use it, too. tasker takes one for the launcher and, in each database that has the extension, one for the notifier, %d for executors, and one more where a subscriber has a handler.",
 					   max_worker_processes, tasker_executors),
 			 errhint("Raise max_worker_processes and restart the server, or lower tasker.executors.")));
 }
@@ -195,6 +198,13 @@ start_child(int index, int number)
 		strlcpy(worker.bgw_type, "tasker notifier", BGW_MAXLEN);
 		strlcpy(worker.bgw_function_name, "tasker_notifier_main", BGW_MAXLEN);
 		snprintf(worker.bgw_name, BGW_MAXLEN, "tasker notifier of %s", NameStr(database->name));
+		worker.bgw_main_arg = Int32GetDatum(index << 8);
+	}
+	else if (number == DELIVERER)
+	{
+		strlcpy(worker.bgw_type, "tasker deliverer", BGW_MAXLEN);
+		strlcpy(worker.bgw_function_name, "tasker_deliverer_main", BGW_MAXLEN);
+		snprintf(worker.bgw_name, BGW_MAXLEN, "tasker deliverer of %s", NameStr(database->name));
 		worker.bgw_main_arg = Int32GetDatum(index << 8);
 	}
 	else
@@ -346,7 +356,19 @@ attend_look(int index, TimestampTz now, TimestampTz *wake)
 	return child_lives(index, 0);
 }
 
-/* A database in state PRESENT: as many executors as the setting says. */
+/* Whether a database with the extension is to have that worker. */
+static bool
+is_wanted(TaskerDatabase *database, int number)
+{
+	if (number == DELIVERER)
+		return pg_atomic_read_u32(&database->deliveries) >= DELIVERIES_SOME;
+	return number <= tasker_executors;
+}
+
+/*
+ * A database in state PRESENT: as many executors as the setting says.  A
+ * deliverer that is not wanted any more ends by itself.
+ */
 static void
 attend_present(int index, TimestampTz now, TimestampTz *wake)
 {
@@ -354,9 +376,9 @@ attend_present(int index, TimestampTz now, TimestampTz *wake)
 
 	for (int number = 0; number < CHILDREN; number++)
 	{
-		if (number > tasker_executors)
+		if (!is_wanted(database, number))
 		{
-			if (child_lives(index, number))
+			if (number != DELIVERER && child_lives(index, number))
 				stop_child(database, number);
 		}
 		else if (!want_child(index, number, now, wake))

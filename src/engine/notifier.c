@@ -574,6 +574,7 @@ tick_round(void)
 	{
 		int64		base = engine_xid_base();
 
+		deliverer_look();
 		if (!cursor.valid)
 		{
 			cursor_load();
@@ -590,9 +591,13 @@ tick_round(void)
 	worker_commit();
 	if (state == ENGINE_ACTIVE)
 	{
+		bool		is_new = tick > last_tick;
+
 		cursor_advance();
 		last_tick = tick;
 		pg_atomic_write_u64(&my_database->last_tick, (uint64) tick);
+		if (is_new)
+			deliverer_wake(my_database);
 	}
 	return wake;
 }

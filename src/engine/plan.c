@@ -37,8 +37,10 @@ PG_FUNCTION_INFO_V1(tasker_definitions_changed);
 
 static MemoryContext cache_context = NULL;
 static TupleDesc step_context = NULL;
+static TupleDesc event = NULL;
 static HTAB *plans = NULL;		/* plan_id to TaskPlan */
 static HTAB *handlers = NULL;	/* handler_id to Handler */
+static HTAB *subscribers = NULL;	/* subscriber_id to Handler */
 static Oid	handler_table = InvalidOid;
 static bool stale = false;
 
@@ -132,6 +134,7 @@ cache_create(void)
 	}
 	handler_table = get_relname_relid("handler", get_namespace_oid("tasker", false));
 	step_context = NULL;
+	event = NULL;
 
 	cache_context = AllocSetContextCreate(CacheMemoryContext, "tasker plans",
 										  ALLOCSET_DEFAULT_SIZES);
@@ -141,7 +144,24 @@ cache_create(void)
 	plans = hash_create("tasker plans", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	ctl.entrysize = sizeof(HandlerEntry);
 	handlers = hash_create("tasker handlers", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	subscribers = hash_create("tasker subscribers", 16, &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	stale = false;
+}
+
+/*
+ * Frees the plans of all handlers of a table, which live outside of the cache.
+ */
+static void
+free_calls(HTAB *table)
+{
+	HASH_SEQ_STATUS scan;
+	HandlerEntry *entry;
+
+	hash_seq_init(&scan, table);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		if (entry->handler->call != NULL)
+			SPI_freeplan(entry->handler->call);
 }
 
 void
@@ -149,13 +169,8 @@ plan_cache_refresh(void)
 {
 	if (cache_context != NULL && stale)
 	{
-		HASH_SEQ_STATUS scan;
-		HandlerEntry *entry;
-
-		hash_seq_init(&scan, handlers);
-		while ((entry = hash_seq_search(&scan)) != NULL)
-			if (entry->handler->call != NULL)
-				SPI_freeplan(entry->handler->call);
+		free_calls(handlers);
+		free_calls(subscribers);
 		MemoryContextDelete(cache_context);
 		cache_context = NULL;
 	}
@@ -354,25 +369,90 @@ plan_get(int32 plan_id)
 }
 
 /*
- * The row type that handlers get.  It goes with the rest of the cache, for the
- * type of an extension that is dropped and made anew is another one.
+ * A row type of ours.  It goes with the rest of the cache, for the type of an
+ * extension that is dropped and made anew is another one.
+ */
+static TupleDesc
+row_type(const char *name)
+{
+	Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid, CStringGetDatum(name),
+									   ObjectIdGetDatum(get_namespace_oid("tasker", false)));
+	TupleDesc	typed = lookup_rowtype_tupdesc(type, -1);
+	MemoryContext before = MemoryContextSwitchTo(cache_context);
+	TupleDesc	copy = CreateTupleDescCopy(typed);
+
+	MemoryContextSwitchTo(before);
+	ReleaseTupleDesc(typed);
+	return copy;
+}
+
+/*
+ * What handlers of steps get.
  */
 TupleDesc
 plan_step_context(void)
 {
 	if (step_context == NULL)
-	{
-		Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-										   CStringGetDatum("step_context"),
-										   ObjectIdGetDatum(get_namespace_oid("tasker", false)));
-		TupleDesc	typed = lookup_rowtype_tupdesc(type, -1);
-		MemoryContext before = MemoryContextSwitchTo(cache_context);
-
-		step_context = CreateTupleDescCopy(typed);
-		MemoryContextSwitchTo(before);
-		ReleaseTupleDesc(typed);
-	}
+		step_context = row_type("step_context");
 	return step_context;
+}
+
+/*
+ * What handlers of subscribers get, unless they take jsonb.
+ */
+TupleDesc
+plan_event(void)
+{
+	if (event == NULL)
+		event = row_type("event");
+	return event;
+}
+
+/*
+ * Whether the handler that is kept is still the one that the subscriber has.
+ */
+static bool
+is_handler_of(const Handler *handler, const char *name, const char *function, const char *role,
+			  const char *search_path)
+{
+	return strcmp(handler->class_name, name) == 0 &&
+		strcmp(handler->function_name, function) == 0 &&
+		strcmp(handler->role_name, role) == 0 &&
+		strcmp(handler->search_path ? handler->search_path : "",
+			   search_path ? search_path : "") == 0;
+}
+
+Handler *
+plan_subscriber_handler(int32 subscriber_id, const char *name, const char *signature,
+						const char *role, const char *search_path)
+{
+	/* The types that it may take have no parenthesis in their names. */
+	const char *arguments = strrchr(signature, '(');
+	char	   *function = arguments == NULL ? pstrdup(signature) :
+		pnstrdup(signature, arguments - signature);
+	bool		takes_jsonb = arguments != NULL && strcmp(arguments, "(jsonb)") == 0;
+	bool		found;
+	HandlerEntry *entry = hash_search(subscribers, &subscriber_id, HASH_FIND, &found);
+	Handler    *handler;
+
+	if (found && is_handler_of(entry->handler, name, function, role, search_path) &&
+		entry->handler->takes_jsonb == takes_jsonb)
+		return entry->handler;
+	if (found && entry->handler->call != NULL)
+		SPI_freeplan(entry->handler->call);
+
+	handler = MemoryContextAllocZero(cache_context, sizeof(Handler));
+	handler->kind = HANDLER_SQL;
+	handler->for_events = true;
+	handler->takes_jsonb = takes_jsonb;
+	handler->class_name = MemoryContextStrdup(cache_context, name);
+	handler->function_name = MemoryContextStrdup(cache_context, function);
+	handler->role_name = MemoryContextStrdup(cache_context, role);
+	if (search_path != NULL)
+		handler->search_path = MemoryContextStrdup(cache_context, search_path);
+	entry = hash_search(subscribers, &subscriber_id, HASH_ENTER, &found);
+	entry->handler = handler;
+	return handler;
 }
 
 static void
@@ -380,6 +460,40 @@ handler_problem(Handler *handler, char *problem)
 {
 	handler->problem = MemoryContextStrdup(cache_context, problem);
 	handler->looked_up = true;
+}
+
+/*
+ * Whose handler it is, as messages say it.
+ */
+static char *
+handler_title(const Handler *handler)
+{
+	return psprintf(handler->for_events ? "subscriber \"%s\"" : "handler \"%s\"",
+					handler->class_name);
+}
+
+/*
+ * Type of the handler's argument.
+ */
+static Oid
+handler_argument(const Handler *handler)
+{
+	if (handler->takes_jsonb)
+		return JSONBOID;
+	return (handler->for_events ? plan_event() : plan_step_context())->tdtypeid;
+}
+
+/*
+ * Whether the function is one that can be called as the handler.
+ */
+static bool
+handler_fits(const Handler *handler, Form_pg_proc form)
+{
+	if (form->proretset || form->prokind != PROKIND_FUNCTION)
+		return false;
+	if (handler->for_events)
+		return form->prorettype != TRIGGEROID && form->prorettype != EVENT_TRIGGEROID;
+	return form->prorettype == JSONBOID;
 }
 
 /*
@@ -399,13 +513,13 @@ handler_look_up(Handler *handler)
 	if (handler->looked_up)
 		return;
 
-	argument = plan_step_context()->tdtypeid;
+	argument = handler_argument(handler);
 
 	handler->role = get_role_oid(handler->role_name, true);
 	if (!OidIsValid(handler->role))
 	{
-		handler_problem(handler, psprintf("role \"%s\" that registered handler \"%s\" does not exist",
-										  handler->role_name, handler->class_name));
+		handler_problem(handler, psprintf("role \"%s\" that registered %s does not exist",
+										  handler->role_name, handler_title(handler)));
 		return;
 	}
 
@@ -413,8 +527,11 @@ handler_look_up(Handler *handler)
 	function = LookupFuncName(names, 1, &argument, true);
 	if (!OidIsValid(function))
 	{
-		handler_problem(handler, psprintf("function %s(tasker.step_context) of handler \"%s\" does not exist",
-										  handler->function_name, handler->class_name));
+		handler_problem(handler, psprintf("function %s(%s) of %s does not exist",
+										  handler->function_name,
+										  handler->takes_jsonb ? "jsonb" :
+										  handler->for_events ? "tasker.event" :
+										  "tasker.step_context", handler_title(handler)));
 		return;
 	}
 
@@ -422,9 +539,11 @@ handler_look_up(Handler *handler)
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", function);
 	form = (Form_pg_proc) GETSTRUCT(tuple);
-	if (form->prorettype != JSONBOID || form->proretset || form->prokind != PROKIND_FUNCTION)
-		handler_problem(handler, psprintf("function %s of handler \"%s\" does not return jsonb any more",
-										  handler->function_name, handler->class_name));
+	if (!handler_fits(handler, form))
+		handler_problem(handler, psprintf(handler->for_events ?
+										  "function %s of %s is no plain function any more" :
+										  "function %s of %s does not return jsonb any more",
+										  handler->function_name, handler_title(handler)));
 	handler->plain_sql = form->prolang == SQLlanguageId;
 	ReleaseSysCache(tuple);
 	if (handler->problem != NULL)
@@ -436,9 +555,9 @@ handler_look_up(Handler *handler)
 	if (pg_proc_aclcheck(function, handler->role, ACL_EXECUTE) != ACLCHECK_OK)
 #endif
 	{
-		handler_problem(handler, psprintf("role \"%s\" may not execute function %s of handler \"%s\"",
+		handler_problem(handler, psprintf("role \"%s\" may not execute function %s of %s",
 										  handler->role_name, handler->function_name,
-										  handler->class_name));
+										  handler_title(handler)));
 		return;
 	}
 

@@ -31,11 +31,13 @@ typedef struct Handler
 	bool		own_transaction;
 	bool		looked_up;		/* function and role are resolved, or problem says why not */
 	bool		plain_sql;		/* LANGUAGE sql: called through SPI, where it is inlined */
-	char	   *class_name;
+	char	   *class_name;	/* or the name of the subscriber */
 	char	   *function_name;
 	char	   *role_name;
 	char	   *search_path;
 	char	   *problem;		/* why it can't be called */
+	bool		for_events;		/* of a subscriber */
+	bool		takes_jsonb;	/* then: jsonb instead of tasker.event */
 	Oid			function;
 	Oid			role;
 	FmgrInfo	flinfo;
@@ -84,6 +86,12 @@ typedef struct TaskPlan
 extern void plan_cache_refresh(void);
 extern TaskPlan *plan_get(int32 plan_id);
 extern TupleDesc plan_step_context(void);
+extern TupleDesc plan_event(void);
+
+/* The handler of a subscriber; what is given was read from tasker.subscriber. */
+extern Handler *plan_subscriber_handler(int32 subscriber_id, const char *name,
+										const char *signature, const char *role,
+										const char *search_path);
 
 /* The handler with its function and role looked up, or with problem set. */
 extern void handler_look_up(Handler *handler);

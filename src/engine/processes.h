@@ -22,6 +22,15 @@ typedef enum DatabaseState
 	DATABASE_ABSENT				/* it is not: freed when its workers are gone */
 } DatabaseState;
 
+/* Whether a database needs a deliverer. */
+typedef enum Deliveries
+{
+	DELIVERIES_UNKNOWN,			/* the notifier is to find out */
+	DELIVERIES_NONE,			/* no subscriber has a handler */
+	DELIVERIES_SOME,			/* one has: the launcher keeps a deliverer running */
+	DELIVERIES_LOOK				/* something changed: the deliverer is to find out */
+} Deliveries;
+
 /* A backend in wait_for_task(). */
 typedef struct TaskWaiter
 {
@@ -61,6 +70,15 @@ extern void wake_database(Oid oid);
 extern void wake_executors(TaskerDatabase *database, int tokens);
 extern void lower_next_due(TaskerDatabase *database, TimestampTz due);
 extern void flag_notifier(TaskerDatabase *database, pg_atomic_uint32 *flag);
+
+/* There may be events for handlers: to be called after a commit. */
+extern void deliverer_wake(TaskerDatabase *database);
+
+/*
+ * In each round of the notifier's: where it is not known whether a subscriber
+ * has a handler, looks, and has a deliverer started.
+ */
+extern void deliverer_look(void);
 
 extern TaskWaiter *waiter_of_backend(void);
 

@@ -125,7 +125,7 @@ suspects_judge(void)
 	/* Those that are counted here are found below, and maybe others. */
 	unjudged = pg_atomic_read_u32(&my_database->unjudged);
 	pg_read_barrier();
-	while (!failed && flight_next_suspect(&suspect))
+	while (!failed && flight_next_suspect(false, &suspect))
 	{
 		PG_TRY();
 		{

@@ -77,6 +77,13 @@ AS 'MODULE_PATHNAME', 'tasker_sql_note_due';
 COMMENT ON FUNCTION tasker._note_due(timestamptz) IS
 'Tells the executors, when the transaction has committed, that something is due at that time of tasker.clock(). Private.';
 
+CREATE FUNCTION tasker._note_deliveries()
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_sql_note_deliveries';
+COMMENT ON FUNCTION tasker._note_deliveries() IS
+'Has the deliverer look at the subscribers and at what failed in their handlers when the transaction has committed, and started where it does not run. Private.';
+
 -- The identity of this database, and what follows from it.
 
 CREATE FUNCTION tasker._identity(

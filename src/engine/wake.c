@@ -59,6 +59,7 @@ static struct
 	bool		log;
 	bool		restoring;
 	bool		everything;
+	bool		deliveries;
 	bool		ended_overflow;
 	int			ready;
 	bool		moved;			/* tokens may have come anywhere */
@@ -86,6 +87,7 @@ PG_FUNCTION_INFO_V1(tasker_wake);
 PG_FUNCTION_INFO_V1(tasker_sql_note_kept);
 PG_FUNCTION_INFO_V1(tasker_sql_note_external_ready);
 PG_FUNCTION_INFO_V1(tasker_sql_note_due);
+PG_FUNCTION_INFO_V1(tasker_sql_note_deliveries);
 PG_FUNCTION_INFO_V1(tasker_sql_installed);
 
 static void
@@ -139,6 +141,34 @@ flag_notifier(TaskerDatabase *database, pg_atomic_uint32 *flag)
 {
 	if (pg_atomic_exchange_u32(flag, 1) == 0 && database->notifier.latch != NULL)
 		SetLatch(database->notifier.latch);
+}
+
+void
+deliverer_wake(TaskerDatabase *database)
+{
+	pg_memory_barrier();
+	(void) wake_if_idle(&database->deliverer);
+}
+
+/* Subscribers with handlers, or what failed in them, may have changed. */
+static void
+flag_deliveries(TaskerDatabase *database)
+{
+	if (pg_atomic_exchange_u32(&database->deliveries, DELIVERIES_LOOK) < DELIVERIES_SOME)
+		launcher_wake();
+	deliverer_wake(database);
+}
+
+/* The same where that is not certain: it starts no process in vain. */
+static void
+doubt_deliveries(TaskerDatabase *database)
+{
+	uint32		none = DELIVERIES_NONE;
+
+	if (pg_atomic_read_u32(&database->deliveries) >= DELIVERIES_SOME)
+		flag_deliveries(database);
+	else
+		(void) pg_atomic_compare_exchange_u32(&database->deliveries, &none, DELIVERIES_UNKNOWN);
 }
 
 /* Something is due then, if nothing is before. */
@@ -209,6 +239,7 @@ wake_database(Oid oid)
 		pg_atomic_write_u64(&database->next_due, 0);
 		front_reset(database->front);
 		wake_executors(database, TASKER_MAX_EXECUTORS);
+		doubt_deliveries(database);
 		pg_atomic_exchange_u32(&database->external_ready, 1);
 		pg_atomic_exchange_u32(&database->log_written, 1);
 		if (database->notifier.latch != NULL)
@@ -275,6 +306,8 @@ notes_act(void)
 			flag_notifier(database, &database->log_written);
 		if (notes.external)
 			flag_notifier(database, &database->external_ready);
+		if (notes.deliveries)
+			flag_deliveries(database);
 	}
 	if (notes.ended_count > 0 || notes.ended_overflow)
 		wake_waiters(notes.ended_overflow);
@@ -465,6 +498,13 @@ tasker_note_installed(bool restoring)
 }
 
 void
+tasker_note_deliveries(void)
+{
+	if (notes_open())
+		notes.deliveries = true;
+}
+
+void
 tasker_note_everything(void)
 {
 	if (notes_open())
@@ -493,6 +533,14 @@ Datum
 tasker_sql_note_external_ready(PG_FUNCTION_ARGS)
 {
 	tasker_note_external_ready();
+	PG_RETURN_VOID();
+}
+
+/* tasker._note_deliveries() */
+Datum
+tasker_sql_note_deliveries(PG_FUNCTION_ARGS)
+{
+	tasker_note_deliveries();
 	PG_RETURN_VOID();
 }
 

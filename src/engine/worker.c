@@ -1,6 +1,6 @@
 /*
  * worker.c
- *	  The life of an executor or a notifier, apart from what it works on.
+ *	  The life of an executor, a notifier or a deliverer, apart from what it works on.
  *
  * A worker claims its slot in shared memory before it connects, and gives it
  * back after it has left the list of the database's sessions.  So whoever
@@ -58,7 +58,7 @@ worker_leave(int code, Datum arg)
 	my_slot->step_no = 0;
 	pg_atomic_write_u32(&my_slot->idle, 0);
 	LWLockRelease(tasker_shared->lock);
-	if (my_slot != &my_database->notifier)
+	if (my_slot != &my_database->notifier && my_slot != &my_database->deliverer)
 		wake_executors(my_database, 1);
 	ConditionVariableBroadcast(&tasker_shared->worker_gone);
 	launcher_wake();
@@ -159,17 +159,26 @@ worker_start(Datum arg, WorkerSlot *(*slot_of) (TaskerDatabase *db, int number))
 	worker_settings(server_commit);
 }
 
-/* Ends a worker that has nothing to work on: no failure, and no noise. */
+/* No failure, and no noise. */
+void
+worker_retire(void)
+{
+	LWLockAcquire(tasker_shared->lock, LW_EXCLUSIVE);
+	my_slot->leaving = true;
+	LWLockRelease(tasker_shared->lock);
+	proc_exit(0);
+}
+
+/* Ends a worker whose extension is gone. */
 static void
 worker_extension_gone(void)
 {
 	AbortCurrentTransaction();
 	LWLockAcquire(tasker_shared->lock, LW_EXCLUSIVE);
-	my_slot->leaving = true;
 	if (my_database->looks == my_looks)
 		my_database->state = DATABASE_ABSENT;
 	LWLockRelease(tasker_shared->lock);
-	proc_exit(0);
+	worker_retire();
 }
 
 /*

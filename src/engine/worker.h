@@ -1,6 +1,6 @@
 /*
  * worker.h
- *	  What executors and the notifier have in common: how they start, how they
+ *	  What executors, notifier and deliverer have in common: how they start, how they
  *	  begin and end a transaction, how they sleep.
  */
 #ifndef TASKER_WORKER_H
@@ -14,10 +14,11 @@
 extern PGDLLEXPORT void tasker_launcher_main(Datum arg);
 extern PGDLLEXPORT void tasker_executor_main(Datum arg);
 extern PGDLLEXPORT void tasker_notifier_main(Datum arg);
+extern PGDLLEXPORT void tasker_deliverer_main(Datum arg);
 
 extern void tasker_launcher_register(void); /* from _PG_init */
 
-/* In an executor or the notifier: its database and its own slot. */
+/* In an executor, the notifier or the deliverer: its database and its own slot. */
 extern TaskerDatabase *my_database;
 extern WorkerSlot *my_slot;
 
@@ -49,6 +50,9 @@ extern void worker_busy(void);
 
 /* Sleeps until woken, or until then; says in pg_stat_activity for what. */
 extern void worker_sleep(TimestampTz until, const char *what);
+
+/* Ends this process for good: it has nothing to do any more.  In no transaction. */
+extern void worker_retire(void);
 
 /* Before each loop: handles SIGHUP and SIGTERM, CHECK_FOR_INTERRUPTS. */
 extern void worker_check(void);

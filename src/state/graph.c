@@ -384,19 +384,24 @@ graph_step_completed(Batch *batch, TaskRun *task, int step_no, Jsonb *results, T
 }
 
 /*
- * When the attempt after this one is due: base * 2^attempt seconds, at most
- * max, times a random factor, never above max.
+ * Delay before the attempt after this one, in microseconds: base * 2^attempt
+ * seconds, at most max, times a random factor, never above max.
  */
+int64
+graph_backoff(double base_delay, double max_delay, double jitter, int attempt)
+{
+	double		delay = Min(base_delay * pow(2.0, Min(attempt, 60)), max_delay);
+
+	delay *= 1.0 - jitter + 2.0 * jitter * pg_prng_double(&pg_global_prng_state);
+	return (int64) (Min(delay, max_delay) * USECS_PER_SEC);
+}
+
 static TimestampTz
 backoff(TaskRun *task, int step_no, int attempt, TimestampTz from)
 {
 	PlanStep   *plan = plan_step(task->plan, step_no);
-	double		delay = plan->base_delay * pow(2.0, Min(attempt, 60));
 
-	delay = Min(delay, plan->max_delay);
-	delay *= 1.0 - plan->jitter + 2.0 * plan->jitter * pg_prng_double(&pg_global_prng_state);
-	delay = Min(delay, plan->max_delay);
-	return from + (TimestampTz) (delay * USECS_PER_SEC);
+	return from + graph_backoff(plan->base_delay, plan->max_delay, plan->jitter, attempt);
 }
 
 /*
@@ -450,7 +455,16 @@ Jsonb *
 graph_error(Batch *batch, const char *message, const char *sqlstate, const char *detail,
 			const char *hint, const char *context, int attempt, bool retryable, TimestampTz at)
 {
-	MemoryContext before = MemoryContextSwitchTo(batch->context);
+	return graph_error_in(batch->context, message, sqlstate, detail, hint, context, attempt,
+						  retryable, at);
+}
+
+Jsonb *
+graph_error_in(MemoryContext keep, const char *message, const char *sqlstate, const char *detail,
+			   const char *hint, const char *context, int attempt, bool retryable,
+			   TimestampTz at)
+{
+	MemoryContext before = MemoryContextSwitchTo(keep);
 	JsonbParseState *state = NULL;
 	JsonbValue	value;
 	char		when[MAXDATELEN + 1];

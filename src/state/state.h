@@ -190,6 +190,12 @@ extern void graph_queue_step(Batch *batch, TaskRun *task, int step_no, int32 lan
 extern Jsonb *graph_error(Batch *batch, const char *message, const char *sqlstate,
 						  const char *detail, const char *hint, const char *context,
 						  int attempt, bool retryable, TimestampTz at);
+extern Jsonb *graph_error_in(MemoryContext keep, const char *message, const char *sqlstate,
+							 const char *detail, const char *hint, const char *context,
+							 int attempt, bool retryable, TimestampTz at);
+
+/* Delay before the attempt after this one, in µs; the arguments in seconds. */
+extern int64 graph_backoff(double base_delay, double max_delay, double jitter, int attempt);
 
 extern void graph_push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text);
 

@@ -192,7 +192,13 @@ BEGIN
             DETAIL = format('The language is %s.', coalesce('"' || left(language, 200) || '"', 'NULL')),
             HINT = 'The languages are plpgsql, python, node, c and shell.';
     END IF;
-    canonical := tasker._canonical_events(events);
+    PERFORM tasker._canonical_events(events);
+    -- One by one: what a prefix covers may have a function of its own.
+    canonical := ARRAY(
+        SELECT DISTINCT c.name COLLATE "C"
+        FROM unnest(events) AS e (name)
+        CROSS JOIN LATERAL unnest(tasker._canonical_events(ARRAY[e.name])) AS c (name)
+        ORDER BY 1);
     PERFORM tasker._check_generated_events(canonical);
     RETURN tasker._write_subscriber(template, name, canonical, language);
 END;

@@ -171,7 +171,7 @@ COMMENT ON FUNCTION tasker._check_generated_events(text[]) IS
 
 CREATE FUNCTION tasker.generate_subscriber(name text, events text[], language text)
 RETURNS text
-LANGUAGE plpgsql STABLE
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE

@@ -150,14 +150,15 @@ sub printed
 	return -f "$place/$name.out" ? split /\n/, slurp_file("$place/$name.out") : ();
 }
 
-# Waits until this is true; says so.
-sub comes_true
+# Waits until this is what there is.  Without it there is no sense in going on.
+sub comes_to
 {
-	my ($name, $test) = @_;
+	my ($name, $expected, $get) = @_;
 	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
 
-	usleep(20_000) until $test->() || time > $until;
-	return ok($test->(), $name);
+	usleep(20_000) until $get->() eq $expected || time > $until;
+	is($get->(), $expected, $name) or die "$name: waited in vain\n";
+	return;
 }
 
 # ---- the generated text, as it is
@@ -222,16 +223,12 @@ sub tasks_rest
 sub all_get
 {
 	my ($when, $from) = @_;
-	my $expected;
 
 	tasks_rest();
-	$expected = join "\n", expected($from);
 	foreach my $language (@programs)
 	{
-		my $got = sub { join "\n", by_task(grep { (split / /)[-1] >= $from } printed("gen_$language")) };
-
-		comes_true("$language: every event, $when", sub { $got->() eq $expected })
-		  or is($got->(), $expected, 'they are');
+		comes_to("$language: every event, $when", join("\n", expected($from)),
+			sub { join "\n", by_task(grep { (split / /)[-1] >= $from } printed("gen_$language")) });
 	}
 	return;
 }
@@ -265,13 +262,8 @@ my $from = create(20);
 all_get('from the first one on', $from);
 is(scalar(printed("gen_$_")), scalar(expected($from)), "$_: each of them once") foreach @programs;
 nothing_in_hand('as they go');
-{
-	my $expected = join "\n", expected($from);
-	my $got = sub { join "\n", by_task(slurp_file($node->logfile) =~ /LOG:  (\d+ (?:task|step)\.\S+ \d+)$/mg) };
-
-	comes_true('plpgsql: every event, from the first one on', sub { $got->() eq $expected })
-	  or is($got->(), $expected, 'they are');
-}
+comes_to('plpgsql: every event, from the first one on', join("\n", expected($from)),
+	sub { join "\n", by_task(slurp_file($node->logfile) =~ /LOG:  (\d+ (?:task|step)\.\S+ \d+)$/mg) });
 
 # Killed when it has handled events and could not acknowledge them: they come again.
 $node->safe_psql('postgres', 'REVOKE EXECUTE ON FUNCTION tasker.ack_events(text, bigint, text) FROM PUBLIC');
@@ -347,7 +339,10 @@ start("bad_$_", $_, '--once') foreach @programs;
 is(ends("bad_$_"), 'status 1', "$_ --once: a failure shows in the status") foreach @programs;
 unlink "$place/broken";
 start("bad_$_", $_) foreach @programs;
-comes_true("$_: it comes again until it is handled", sub { join("\n", printed("bad_$_")) eq join("\n", @all) }) foreach @programs;
+foreach my $language (@programs)
+{
+	comes_to("$language: it comes again until it is handled", join("\n", @all), sub { join "\n", printed("bad_$language") });
+}
 is(ends("bad_$_", 'INT'), 'status 0', "$_: ends on SIGINT") foreach @programs;
 
 # ---- the examples
@@ -398,17 +393,15 @@ in_shop("$place/note_plpgsql.sql", '--username=listener');
 start("note_$_", $_, $_ eq 'node' ? 'socket:' . $node->host . '?db=shop' : 'dbname=shop') foreach @programs;
 wait_until($node, 'shop', "SELECT count(*) = 5 FROM tasker.subscribers", 'the examples subscribe');
 in_shop("$example/../order/run.sql");
-my $heard = sub { $node->safe_psql('shop', "SELECT text FROM subscriber_note_plpgsql.line ORDER BY place") };
-comes_true('plpgsql: a line for each event', sub { 101 == split /\n/, $heard->() });
-my $lines = $heard->();
+wait_until($node, 'shop', 'SELECT count(*) = 101 FROM subscriber_note_plpgsql.line', 'plpgsql: a line for each event');
+my $lines = $node->safe_psql('shop', 'SELECT text FROM subscriber_note_plpgsql.line ORDER BY place');
 my $failed = $node->safe_psql('shop', "SELECT task_id FROM tasker.tasks WHERE state = 'error'");
 is(() = $lines =~ /^task \d+ completed$/mg, 99, '99 tasks completed');
 like($lines, qr/^step validate_products of task $failed failed: the cart holds products that are no longer sold\ntask $failed failed: /m,
 	'one failed, behind its step');
 foreach my $language (@programs)
 {
-	comes_true("$language: as many", sub { printed("note_$language") >= 101 });
-	is(join("\n", printed("note_$language")), $lines, "$language: the same lines");
+	comes_to("$language: the same lines", $lines, sub { join "\n", printed("note_$language") });
 	is(ends("note_$language", 'TERM'), 'status 0', "$language: ends");
 }
 

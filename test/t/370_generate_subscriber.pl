@@ -355,7 +355,7 @@ sub frame
 	my $begin = $language eq 'python' ? qr/def handle_\w+\(event\):\n    """[^\n]*"""\n/
 	  : $language eq 'node' ? qr/async function handle_\w+\(event\) \{\n/
 	  : $language eq 'c' ? qr/\nhandle_\w+\(const Event \*event\)\n\{\n/
-	  : $language eq 'shell' ? qr/handle_\w+\(\) \{\n/
+	  : $language eq 'shell' ? qr/handle_(?!events)\w+\(\) \{\n/
 	  : qr/\.handle_\w+\(event tasker\.event\)\n[^\$]*\$\$\nBEGIN\n/;
 
 	$text =~ s/^-- What this subscriber has heard\..*?\n\n//ms;
@@ -373,8 +373,9 @@ foreach my $language (sort keys %file)
 	is($frame, frame($language, generated('notification', $overview, $language)),
 		"$file{$language} is what generate_subscriber() writes, with something to do");
 
-	# Each under a name of its own, as they run side by side here.
-	$text =~ s/notification/note_$language/g;
+	# Each under a name of its own, as they run side by side here; pg has a
+	# notification, too.
+	$text =~ s/(?<!on\(')notification/note_$language/g;
 	make_program("note_$language", $language, $text);
 }
 

@@ -19,7 +19,7 @@ AS $$
     END;
 $$;
 COMMENT ON FUNCTION tasker._subscriber_quote(text, text) IS
-'The text, which has no control characters, as a literal of that language. Private.';
+'A name, so without control characters, as a literal of that language. Private.';
 
 CREATE FUNCTION tasker._subscriber_events(events text[], language text)
 RETURNS text
@@ -144,31 +144,6 @@ $$;
 COMMENT ON FUNCTION tasker._check_generated_name(text) IS
 'Raises 22004 or 22023 where no subscriber of that name can be generated. Private.';
 
-CREATE FUNCTION tasker._check_generated_events(events text[])
-RETURNS void
-LANGUAGE plpgsql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    bad text;
-BEGIN
-    SELECT e.name INTO bad
-    FROM unnest(events) AS e (name)
-    WHERE e.name COLLATE "C" ~ '[\x01-\x1f\x7f]'
-       OR length(e.name) > 200
-    LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'invalid_parameter_value',
-            MESSAGE = 'no function can be named after this event',
-            DETAIL = format('The name is %s.', to_json(left(bad, 200))),
-            HINT = 'Subscribe to a prefix of it, or to *.';
-    END IF;
-END;
-$$;
-COMMENT ON FUNCTION tasker._check_generated_events(text[]) IS
-'Raises 22023 where an event has a name that a program can''t hold. Private.';
-
 CREATE FUNCTION tasker.generate_subscriber(name text, events text[], language text)
 RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -199,9 +174,8 @@ BEGIN
         FROM unnest(events) AS e (name)
         CROSS JOIN LATERAL unnest(tasker._canonical_events(ARRAY[e.name])) AS c (name)
         ORDER BY 1);
-    PERFORM tasker._check_generated_events(canonical);
     RETURN tasker._write_subscriber(template, name, canonical, language);
 END;
 $$;
 COMMENT ON FUNCTION tasker.generate_subscriber(text, text[], text) IS
-'Returns the text of a complete program that subscribes under that name (lower-case letters, digits, underscores) to those events and prefixes such as task.* and has a function handle_... for each of them, to be filled in: language is plpgsql (a script), python (psycopg 3), node (pg), c (libpq) or shell (bash and psql). It catches up, waits for more, acknowledges what was handled (at least once), connects again when the connection is lost, and ends on SIGTERM. Changes nothing by itself. Raises 22004 without a name, 22023 for a name or event that a program can''t be made with, no events, or another language, TK007 for an event that is not known. Source: design, contract, "Events".';
+'Returns the text of a complete program that subscribes under that name (lower-case letters, digits, underscores) to those events and prefixes such as task.* and has a function handle_... for each of them, to be filled in: language is plpgsql (a script), python (psycopg 3), node (pg), c (libpq) or shell (bash and psql). It catches up, waits for more, acknowledges what was handled (at least once), connects again when the connection is lost, and ends on SIGTERM. Changes nothing by itself. Raises 22004 without a name, 22023 for a name that nothing can be called by, no events, or another language, TK007 for an event that is not known. Source: design, contract, "Events".';

@@ -30,7 +30,7 @@ FROM unnest(ARRAY['plpgsql', 'python', 'node', 'c', 'shell']) AS l (language);
 -- Names of events that mean something to the languages.
 SELECT tasker.register_event(name, 'A name to be careful with.')
 FROM unnest(ARRAY['careful.it''s', 'careful."quoted"', 'careful.back\slash', 'careful.$program$ $$', 'careful.$(false)',
-                  'careful.{{name}}', 'careful.what??/', 'careful./* //', 'careful.größe', 'careful.a-b', 'careful.a_b']) AS name;
+                  'careful.{{name}}', 'careful.what??/', 'careful.// x', 'careful.größe', 'careful.a-b', 'careful.a_b']) AS name;
 SELECT l.language, line
 FROM unnest(ARRAY['plpgsql', 'python', 'node', 'c', 'shell']) WITH ORDINALITY AS l (language, place)
 CROSS JOIN LATERAL string_to_table(

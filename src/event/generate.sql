@@ -62,7 +62,10 @@ AS $$
     -- The names before the prefixes, and of these the longer ones first.
     SELECT row_number() OVER by_fit,
            n.event,
-           n.function || CASE WHEN row_number() OVER same > 1 THEN '_' || row_number() OVER same ELSE '' END
+           -- Nothing else has two underscores in it.
+           n.function || CASE WHEN row_number() OVER same > 1 OR n.function IN ('other', 'events')
+                              THEN '__' || row_number() OVER same
+                              ELSE '' END
     FROM (
         SELECT e.event,
                left(coalesce(nullif(btrim(regexp_replace(lower(e.event COLLATE "C"), '[^a-z0-9]+', '_', 'g'), '_'), ''), 'event'), 40)
@@ -99,7 +102,7 @@ AS $$
                            ELSE (SELECT coalesce(string_agg(
                                      tasker._fill_in(p.part, g.vals || jsonb_build_object(
                                          'title', CASE WHEN r.event LIKE '%*' THEN 'Any other event of ' ELSE '' END
-                                                  || regexp_replace(r.event, '[^A-Za-z0-9_.*-]', '?', 'g'),
+                                                  || regexp_replace(r.event, '[^A-Za-z0-9_.*-]', '_', 'g'),
                                          'function', r.function,
                                          'pattern', tasker._subscriber_pattern(language, r.event))),
                                      '' ORDER BY r.place), '')

@@ -38,6 +38,14 @@ my $page = slurp_file("$FindBin::RealBin/../../doc/subscribers.md");
 my ($query) = $page =~ /^```sql\n(WITH change AS .*?)^```$/ms;
 ok(defined $query, 'doc/subscribers.md has a query that makes events of rows');
 
+# Some minor releases ask which plugins may be used.
+if ($node->safe_psql('postgres', "SELECT count(*) FROM pg_settings WHERE name = 'output_plugin_libraries'") eq '1')
+{
+	$node->safe_psql('postgres', "ALTER SYSTEM SET output_plugin_libraries = 'pgoutput', 'test_decoding', 'wal2json'");
+	$node->reload;
+	wait_until($node, 'postgres', "SELECT current_setting('output_plugin_libraries') LIKE '%wal2json%'", 'wal2json may be used');
+}
+
 # Three who follow the same tasks: two slots and a subscriber.
 $node->safe_psql('postgres', <<'SQL');
 SELECT pg_create_logical_replication_slot('events', 'wal2json');

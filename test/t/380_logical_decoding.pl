@@ -69,7 +69,7 @@ SQL
 	$copy->safe_psql('postgres', "CREATE SCHEMA IF NOT EXISTS tasker; CREATE TABLE tasker.$table ($columns)");
 }
 $node->safe_psql('postgres', 'CREATE PUBLICATION tasker_events FOR TABLE tasker.log, tasker.published_event');
-$copy->safe_psql('postgres', "CREATE SUBSCRIPTION tasker_events CONNECTION '@{[ $node->connstr('postgres') ]}' PUBLICATION tasker_events WITH (copy_data = false)");
+$copy->safe_psql('postgres', "CREATE SUBSCRIPTION tasker_events CONNECTION '@{[ $node->connstr =~ s,',,gr ]} dbname=postgres' PUBLICATION tasker_events WITH (copy_data = false)");
 $copy->wait_for_subscription_sync($node, 'tasker_events');
 
 # Retries, a worker outside, a cancelled task, one that is rolled back.

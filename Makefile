@@ -25,8 +25,9 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	task/views.sql \
 	definition/yaml.sql \
 	definition/schema.sql \
-	event/catalog.sql \
 	event/payload.sql \
+	event/examples.sql \
+	event/catalog.sql \
 	registry/log.sql \
 	registry/handlers.sql \
 	registry/dependencies.sql \

@@ -52,6 +52,7 @@
 static TimeoutId step_timeout;
 static volatile sig_atomic_t timeout_fired = 0;
 static int64 running_task = 0;
+static int running_step = 0;
 static bool moved_constraints = false;
 
 /*
@@ -86,6 +87,12 @@ int64
 handler_running_task(void)
 {
 	return running_task;
+}
+
+int64
+handler_running_step(void)
+{
+	return running_task != 0 ? running_task << TASKER_STEP_BITS | running_step : 0;
 }
 
 /*
@@ -344,6 +351,7 @@ handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutc
 	GetUserIdAndSecContext(&caller_role, &caller_security);
 	scratch = AllocSetContextCreate(batch->context, "tasker handler", ALLOCSET_DEFAULT_SIZES);
 	running_task = task->task_id;
+	running_step = step_no;
 	flight_note_running(task->task_id, step_no);
 
 	BeginInternalSubTransaction(NULL);

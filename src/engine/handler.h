@@ -38,6 +38,9 @@ extern Datum handler_step_context(TaskRun *task, int step_no);
 /* Whether this process is inside a handler, and of which task. */
 extern int64 handler_running_task(void);
 
+/* Its step; 0: it is in none. */
+extern int64 handler_running_step(void);
+
 /* SET CONSTRAINTS is being run in this process. */
 extern void handler_note_constraints(void);
 

@@ -143,7 +143,7 @@ bench: all
 bench-scale bench-cores: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/bench/$(@:bench-%=%)
 
-# doc/reference.md and the schema of definitions, from the database.
+# doc/reference.md, the schema of definitions and the examples of events, from the database.
 .PHONY: doc
 doc: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/doc_reference

@@ -36,8 +36,9 @@ AS $$
         ('{task,step}', 'environment', '{"type": "string"}', false,
          'Environment that was in force when the task was created.'),
 
-        ('{task}', 'started_at', '{"type": "string", "format": "date-time"}', false,
-         'When the first step started; absent before.'),
+        ('{task.started,task.completed,task.failed,task.cancelled,task.paused,task.resumed,task.retry_requested,task.resolved_manually}',
+         'started_at', '{"type": "string", "format": "date-time"}', false,
+         'When the first step started; absent where none had.'),
         ('{task.completed}', 'completed_at', '{"type": "string", "format": "date-time"}', true,
          'When it ended.'),
         ('{task.completed}', 'total_execution_duration', '{"type": "number", "minimum": 0}', true,
@@ -60,8 +61,8 @@ AS $$
         ('{task.failed}', 'exception_class', '{"type": "string"}', false,
          'SQLSTATE of that error.'),
         ('{task.failed}', 'error_steps', '{"type": "array", "items": {"type": "string"}}', false,
-         'Names of the steps in error.'),
-        ('{task.cancelled,task.resolved_manually}', 'reason', '{"type": "string"}', false,
+         'Names of the steps that were in error by then, and are so still.'),
+        ('{task.cancelled,task.resolved_manually,task.retry_requested}', 'reason', '{"type": "string"}', false,
          'What the operator gave as a reason.'),
 
         ('{step}', 'step_id', '{"type": "integer"}', true,
@@ -77,7 +78,9 @@ AS $$
          'When the attempt began; absent where none was under way.'),
         ('{step.completed}', 'completed_at', '{"type": "string", "format": "date-time"}', true,
          'When it was complete.'),
-        ('{step.completed,step.failed,step.retry_requested,step.cancelled}',
+        ('{step.completed}', 'execution_duration', '{"type": "number", "minimum": 0}', true,
+         'Seconds from started_at to completed_at.'),
+        ('{step.failed,step.retry_requested,step.cancelled}',
          'execution_duration', '{"type": "number", "minimum": 0}', false,
          'Seconds that the attempt took; absent where none was under way.'),
         ('{step.completed,step.resolved_manually}', 'step_results', '{}', false,
@@ -313,7 +316,7 @@ BEGIN
                         'retry_limit', s.retry_limit,
                         'started_at', m.began,
                         'completed_at', m.at,
-                        'execution_duration', greatest(extract(epoch FROM m.at - m.began), 0),
+                        'execution_duration', greatest(extract(epoch FROM m.at - coalesce(m.began, m.at)), 0),
                         'step_results', s.results)
                 ELSE
                     tasker._payload(NULL, f.facts,
@@ -325,7 +328,8 @@ BEGIN
                         'attempt_number', m.attempt,
                         'retry_limit', s.retry_limit,
                         'started_at', m.began,
-                        'execution_duration', greatest(extract(epoch FROM m.at - m.began), 0),
+                        'execution_duration', CASE
+                            WHEN m.began IS NOT NULL THEN greatest(extract(epoch FROM m.at - m.began), 0) END,
                         'reason', m.metadata ->> 'reason',
                         'step_results', CASE m.name WHEN 'step.resolved_manually' THEN s.results END,
                         'error_message', e.failure ->> 'message',
@@ -392,7 +396,8 @@ BEGIN
                'reason', m.metadata ->> 'reason',
                'error_message', CASE m.name
                    WHEN 'task.failed' THEN coalesce(m.metadata ->> 'message', t.error ->> 'message') END,
-               'exception_class', CASE m.name WHEN 'task.failed' THEN t.error ->> 'sqlstate' END,
+               'exception_class', CASE m.name
+                   WHEN 'task.failed' THEN coalesce(m.metadata ->> 'sqlstate', t.error ->> 'sqlstate') END,
                'error_steps', CASE WHEN m.name = 'task.failed' AND t.failed > 0 THEN (
                    SELECT array_agg(p.name ORDER BY p.step_no)
                    FROM tasker.plan_step AS p
@@ -422,7 +427,8 @@ BEGIN
         WHERE t.task_id = m.task_id
         OFFSET 0) AS t ON true
     CROSS JOIN LATERAL (
-        SELECT CASE WHEN w.started_at <= m.at THEN w.started_at END AS started_at
+        -- tasker.clock() may have been put back since
+        SELECT CASE WHEN w.started_at <= m.at AND m.from_state IS NOT NULL THEN w.started_at END AS started_at
         FROM (SELECT least(t.started_at, m.began, CASE m.to_state WHEN 1 THEN m.at END) AS started_at) AS w) AS b
     WHERE m.step_no = 0
     UNION ALL

@@ -53,8 +53,8 @@ SELECT to_regproc('tasker.subscribe') IS NOT NULL AS can_subscribe \gset
 SELECT tasker.subscribe('event_scenario', ARRAY['task.completed'], namespace => 'event_scenario');
 SELECT tasker.unsubscribe('event_scenario');
 \else
-SELECT tasker._note_registry('subscriber_registry', 'registered', 'event_scenario', 'event_scenario', NULL, NULL, false);
-SELECT tasker._note_registry('subscriber_registry', 'unregistered', 'event_scenario', 'event_scenario', NULL, NULL, false);
+SELECT tasker._note_registry('subscriber_registry', 'registered', 'event_scenario', 'event_scenario', NULL, 'fetched', false);
+SELECT tasker._note_registry('subscriber_registry', 'unregistered', 'event_scenario', 'event_scenario', NULL, 'fetched', false);
 \endif
 
 CREATE FUNCTION event_scenario.create_task(context jsonb, run_at timestamptz DEFAULT NULL)

@@ -46,7 +46,7 @@ COMMENT ON COLUMN tasker.registry_log.process_id IS 'Process of the session.';
 COMMENT ON COLUMN tasker.registry_log.thread_id IS 'Its only thread, in hexadecimal digits.';
 COMMENT ON COLUMN tasker.registry_log.entity_type IS 'task_handler, task_template, subscriber or custom_event.';
 COMMENT ON COLUMN tasker.registry_log.entity_id IS 'namespace/name/version; * for every version.';
-COMMENT ON COLUMN tasker.registry_log.entity_class IS 'The function''s signature, or external; task_handler_class of a template; channel of a subscriber without a function.';
+COMMENT ON COLUMN tasker.registry_log.entity_class IS 'The function''s signature, or external; task_handler_class of a template; fetched of a subscriber without a function.';
 COMMENT ON COLUMN tasker.registry_log.registry_name IS 'handler_factory, template_registry, subscriber_registry or event_registry.';
 COMMENT ON COLUMN tasker.registry_log.options IS 'namespace_name, version and replace as they were given.';
 COMMENT ON COLUMN tasker.registry_log.event_type IS 'registered or unregistered; the server log has validation_failed, too.';

@@ -2,15 +2,15 @@
 -- Where a registry joins, it gets a branch in registry_items, in
 -- _registry_problems() and, if it has to do with events, in find_by_event().
 
-CREATE FUNCTION tasker._subscriber_entity_class(handler text, channel text)
+CREATE FUNCTION tasker._subscriber_entity_class(handler text)
 RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(handler || CASE WHEN handler LIKE '%(%)' THEN '' ELSE '(tasker.event)' END, channel);
+    SELECT coalesce(handler || CASE WHEN handler LIKE '%(%)' THEN '' ELSE '(tasker.event)' END, 'fetched');
 $$;
-COMMENT ON FUNCTION tasker._subscriber_entity_class(text, text) IS
-'What gets a subscriber''s events, as the registries show it: the signature of its function, or its channel; NULL: they are fetched. Private.';
+COMMENT ON FUNCTION tasker._subscriber_entity_class(text) IS
+'What gets a subscriber''s events, as the registries show it: the signature of its function, or fetched. Private.';
 
 CREATE VIEW tasker.registry_items AS
 SELECT 'handler_factory'::text AS registry_name,
@@ -38,7 +38,7 @@ SELECT 'subscriber_registry',
        coalesce(s.namespace, 'default'),
        s.name,
        NULL,
-       tasker._subscriber_entity_class(s.handler, s.channel),
+       tasker._subscriber_entity_class(s.handler),
        s.run_as,
        s.registered_at
 FROM tasker.subscriber AS s
@@ -58,7 +58,7 @@ COMMENT ON COLUMN tasker.registry_items.entity_type IS 'task_handler, task_templ
 COMMENT ON COLUMN tasker.registry_items.namespace IS 'Namespace it belongs to: of a subscriber, the one whose events it hears, or default for all; of a custom event, the first part of its name.';
 COMMENT ON COLUMN tasker.registry_items.name IS 'Name it is registered under.';
 COMMENT ON COLUMN tasker.registry_items.version IS 'Version; NULL: every one.';
-COMMENT ON COLUMN tasker.registry_items.entity_class IS 'The function''s signature, or external; task_handler_class of a template; channel of a subscriber without a function.';
+COMMENT ON COLUMN tasker.registry_items.entity_class IS 'The function''s signature, or external; task_handler_class of a template; fetched of a subscriber without a function.';
 COMMENT ON COLUMN tasker.registry_items.registered_by IS 'Role that registered it.';
 COMMENT ON COLUMN tasker.registry_items.registered_at IS 'When it was registered, or last replaced.';
 
@@ -122,7 +122,7 @@ AS $$
     WHERE c.name = find_by_event.event
     UNION ALL
     SELECT 'subscriber_registry', 'subscriber', coalesce(s.namespace, 'default'), s.name, NULL, NULL,
-           tasker._subscriber_entity_class(s.handler, s.channel)
+           tasker._subscriber_entity_class(s.handler)
     FROM tasker.subscriber AS s
     WHERE EXISTS (
         SELECT
@@ -176,7 +176,7 @@ AS $$
     ), subscriber AS MATERIALIZED (
         SELECT s.name, s.handler, s.run_as,
                format('Subscriber %s', s.name) AS title,
-               to_regprocedure(tasker._subscriber_entity_class(s.handler, NULL)) AS found,
+               to_regprocedure(tasker._subscriber_entity_class(s.handler)) AS found,
                (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = s.run_as) AS role
         FROM tasker.subscriber AS s
         WHERE s.handler IS NOT NULL
@@ -243,7 +243,7 @@ AS $$
      ORDER BY m.secret)
     UNION ALL
     (SELECT 'subscriber_registry', 1,
-            format('%s: function %s does not exist. Create it, or unsubscribe.', s.title, tasker._subscriber_entity_class(s.handler, NULL))
+            format('%s: function %s does not exist. Create it, or unsubscribe.', s.title, tasker._subscriber_entity_class(s.handler))
      FROM subscriber AS s
      WHERE s.found IS NULL
      ORDER BY s.name)
@@ -256,7 +256,7 @@ AS $$
     UNION ALL
     (SELECT 'subscriber_registry', 1,
             format('%s: role %s may not execute function %s. Grant it EXECUTE on it.',
-                   s.title, s.run_as, tasker._subscriber_entity_class(s.handler, NULL))
+                   s.title, s.run_as, tasker._subscriber_entity_class(s.handler))
      FROM subscriber AS s
      WHERE s.found IS NOT NULL
        AND s.role IS NOT NULL

@@ -102,6 +102,23 @@ SELECT number - :before FROM pg_temp.searches;
 COMMIT;
 SQL
 is($searches, "t\n0", 'events are read by keys, without a search');
+
+# The page says what the catalogue does.
+my $page = slurp_file("$FindBin::RealBin/../../doc/events.md");
+my ($events, $names) = $page =~ /^## Catalogue\n(.*?)^### Other names\n(.*?)^### /ms;
+is(join("\n", sort map { /`([^`]+)`/g } $events =~ /^\| (`.*?) \|/mg),
+	$node->safe_psql('postgres', 'SELECT name FROM tasker._system_events() WHERE alias_of IS NULL ORDER BY name COLLATE "C"'),
+	'doc/events.md has every event');
+my @names;
+while ($names =~ /^\| (`.*) \| `(.*)` \|$/mg)
+{
+	my ($some, $event) = ($1, $2);
+
+	push @names, "$_ $event" for $some =~ /`([^`]+)`/g;
+}
+is(join("\n", sort @names),
+	$node->safe_psql('postgres', q(SELECT name || ' ' || alias_of FROM tasker._system_events() WHERE alias_of IS NOT NULL ORDER BY name COLLATE "C")),
+	'and every other name');
 $node->stop;
 
 done_testing();

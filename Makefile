@@ -25,8 +25,9 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	task/views.sql \
 	definition/yaml.sql \
 	definition/schema.sql \
-	event/catalog.sql \
 	event/payload.sql \
+	event/examples.sql \
+	event/catalog.sql \
 	registry/log.sql \
 	registry/handlers.sql \
 	registry/dependencies.sql \
@@ -148,7 +149,7 @@ bench: all
 bench-scale bench-cores: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/bench/$(@:bench-%=%)
 
-# doc/reference.md and the schema of definitions, from the database.
+# doc/reference.md, the schema of definitions and the examples of events, from the database.
 .PHONY: doc
 doc: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/doc_reference

@@ -25,6 +25,7 @@ $$;
 GRANT EXECUTE ON FUNCTION
     tasker._registries(),
     tasker._handler_entity_class(text, text),
+    tasker._subscriber_entity_class(text),
     tasker._task_state(smallint),
     tasker._step_state(smallint),
     tasker._state_code(text, text),

@@ -10,7 +10,7 @@ AS $$
     SELECT CASE kind
         WHEN 'name' THEN '{"type": ["string"], "minLength": 1, "maxLength": 128}'
         WHEN 'event_name' THEN
-            '{"type": ["string"], "pattern": "^(?!(task|step|workflow|observability|test|tasker)[.])[^.]+([.][^.]+)+$"}'
+            '{"type": ["string"], "pattern": "^(?!(task|step|workflow|observability|test|handler|plugin|subscriber|registry|template|tasker)[.])[^.*]+([.][^.*]+)+$"}'
         WHEN 'version' THEN
             '{"type": ["string"], "pattern": "^(0|[1-9][0-9]*)[.](0|[1-9][0-9]*)[.](0|[1-9][0-9]*)(-[0-9a-zA-Z.-]+)?([+][0-9a-zA-Z.-]+)?$"}'
         WHEN 'on_failure' THEN '{"type": ["string"], "enum": ["continue", "stop", null]}'

@@ -347,6 +347,7 @@ BEGIN
         WHERE p.template_id = new_template.template_id
           AND p.retired_at IS NULL
           AND s.dependent_system IS NOT NULL));
+    PERFORM tasker._register_template_events(new_template.template_id, caller);
     PERFORM tasker._raise_warnings(definition, new_template.definition);
     PERFORM tasker._note_template(old_template, new_template, replace);
     RETURN new_template.template_id;

@@ -145,7 +145,7 @@ AS $$
          'Fixed factor for the delay, in place of the random one of retry.jitter.'),
         ('event', 'name', 'event_name', NULL, NULL, true, NULL,
          'name: order.big',
-         'A namespace, a dot and what happened. The namespaces task, step, workflow, observability, test and tasker are the engine''s own.'),
+         'A namespace, a dot and what happened. The namespaces task, step, workflow, observability, test, handler, plugin, subscriber, registry, template and tasker are the engine''s own.'),
         ('event', 'description', 'string', NULL, NULL, false, NULL,
          'description: An order above the limit',
          'For people.'),
@@ -162,13 +162,18 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE
-        WHEN name !~ '^[^.]+[.].*[^.]$' OR name ~ '[.][.]' THEN 'must be a namespace, a dot and what happened'
-        WHEN lower(split_part(name, '.', 1)) IN ('task', 'step', 'workflow', 'observability', 'test', 'tasker') THEN
-            format('must not begin with "%s.", which is the engine''s own', split_part(name, '.', 1))
+        WHEN name !~ '^[^.]+[.].*[^.]$' OR name ~ '[.][.]' THEN
+            'Custom event name must contain a namespace (e.g., ''order.fulfilled'')'
+        WHEN name LIKE '%*%' THEN
+            format('Event name ''%s'' must not contain *, which stands for other events', left(name, 60))
+        WHEN tasker._system_event(lower(name)) IS NOT NULL THEN
+            format('Event name ''%s'' conflicts with system event', left(name, 60))
+        WHEN lower(split_part(name, '.', 1)) = ANY (tasker._reserved_event_namespaces()) THEN
+            format('Namespace ''%s'' is reserved for system events', left(split_part(name, '.', 1), 60))
     END;
 $$;
 COMMENT ON FUNCTION tasker._event_name_problem(text) IS
-'Why a text is no name of a custom event; NULL where it is one. Source: reference 7.4. Private.';
+'Why a text is no name of a custom event, as a sentence; NULL where it is one. Source: reference 7.4. Private.';
 
 -- The three below are used once for every step or value of a definition; without
 -- SET search_path they are inlined, so they name even their operators in full.
@@ -407,7 +412,7 @@ BEGIN
       AND tasker._name_problem(c.entry #>> '{}') IS NOT NULL
     UNION ALL
     SELECT c.path,
-           format('name of event "%s" %s', left(c.entry #>> '{}', 60), tasker._event_name_problem(c.entry #>> '{}')),
+           tasker._event_name_problem(c.entry #>> '{}'),
            'Write a namespace of your own, a dot and what happened: order.shipped.'
     FROM checked AS c
     WHERE c.kind = 'event_name'

@@ -3,17 +3,18 @@
 -- registries.sql; whatever it registers or removes it notes by _note_registry().
 
 CREATE FUNCTION tasker._registries()
-RETURNS TABLE (registry_name text, entity_type text, items text, holds text)
+RETURNS TABLE (registry_name text, entity_type text, items text, holds text, event_prefix text)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 5
 SET search_path = pg_catalog, pg_temp
 AS $$
     VALUES
-        ('handler_factory', 'task_handler', 'handlers', 'Who runs the steps: functions, and names that workers outside claim.'),
-        ('template_registry', 'task_template', 'templates', 'What tasks can be created: definitions, each in one version.'),
-        ('subscriber_registry', 'subscriber', 'subscribers', 'Who hears of which events.');
+        ('handler_factory', 'task_handler', 'handlers', 'Who runs the steps: functions, and names that workers outside claim.', 'handler'),
+        ('template_registry', 'task_template', 'templates', 'What tasks can be created: definitions, each in one version.', 'template'),
+        ('subscriber_registry', 'subscriber', 'subscribers', 'Who hears of which events: functions, and programs outside that fetch them.', 'subscriber'),
+        ('event_registry', 'custom_event', 'events', 'Events of users'' own, which handlers and applications publish.', NULL);
 $$;
 COMMENT ON FUNCTION tasker._registries() IS
-'Each registry: its name, what one entry of it is called, what several are, and what they are. Private.';
+'Each registry: its name, what one entry of it is called, what several are, what they are, and what its events begin with (NULL: it has none). Private.';
 
 CREATE TABLE tasker.registry_log (
     log_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -43,10 +44,10 @@ COMMENT ON COLUMN tasker.registry_log.environment IS 'tasker.environment of the 
 COMMENT ON COLUMN tasker.registry_log.tasker_version IS 'Version of the extension.';
 COMMENT ON COLUMN tasker.registry_log.process_id IS 'Process of the session.';
 COMMENT ON COLUMN tasker.registry_log.thread_id IS 'Its only thread, in hexadecimal digits.';
-COMMENT ON COLUMN tasker.registry_log.entity_type IS 'task_handler or task_template.';
+COMMENT ON COLUMN tasker.registry_log.entity_type IS 'task_handler, task_template, subscriber or custom_event.';
 COMMENT ON COLUMN tasker.registry_log.entity_id IS 'namespace/name/version; * for every version.';
-COMMENT ON COLUMN tasker.registry_log.entity_class IS 'The function''s signature, or external; task_handler_class of a template.';
-COMMENT ON COLUMN tasker.registry_log.registry_name IS 'handler_factory or template_registry.';
+COMMENT ON COLUMN tasker.registry_log.entity_class IS 'The function''s signature, or external; task_handler_class of a template; fetched of a subscriber without a function.';
+COMMENT ON COLUMN tasker.registry_log.registry_name IS 'handler_factory, template_registry, subscriber_registry or event_registry.';
 COMMENT ON COLUMN tasker.registry_log.options IS 'namespace_name, version and replace as they were given.';
 COMMENT ON COLUMN tasker.registry_log.event_type IS 'registered or unregistered; the server log has validation_failed, too.';
 COMMENT ON SEQUENCE tasker.registry_log_log_id_seq IS 'Keys of tasker.registry_log.';
@@ -126,12 +127,32 @@ BEGIN
         VALUES (entry."timestamp", entry.correlation_id, entry.component, entry.message, entry.environment,
                 entry.tasker_version, entry.process_id, entry.thread_id, entry.entity_type, entry.entity_id,
                 entry.entity_class, entry.registry_name, entry.options, entry.event_type);
+        PERFORM tasker._announce(
+                    r.event_prefix || '.' || event, coalesce(namespace, 'default'),
+                    tasker._payload(NULL, NULL,
+                        'correlation_id', entry.correlation_id,
+                        'component', entry.component,
+                        'message', entry.message,
+                        'environment', entry.environment,
+                        'tasker_version', entry.tasker_version,
+                        'process_id', entry.process_id,
+                        'thread_id', entry.thread_id,
+                        'entity_type', entry.entity_type,
+                        'entity_id', entry.entity_id,
+                        'entity_class', entry.entity_class,
+                        'registry_name', entry.registry_name,
+                        'options', entry.options,
+                        'operation', event),
+                    NULL, NULL)
+        FROM tasker._registries() AS r
+        WHERE r.registry_name = registry
+          AND r.event_prefix IS NOT NULL;
     END IF;
     PERFORM tasker._log_registry(tasker._registry_line(entry), event <> 'validation_failed');
 END;
 $$;
 COMMENT ON FUNCTION tasker._note_registry(text, text, text, text, text, text, boolean, text) IS
-'Notes that an entry of a registry was registered or unregistered: a row of tasker.registry_log, and at the commit a line in the server log; or, with the event validation_failed and the error, that one was refused: the line alone, at once. Private.';
+'Notes that an entry of a registry was registered or unregistered: a row of tasker.registry_log, an event where the registry has them, and at the commit a line in the server log; or, with the event validation_failed and the error, that one was refused: the line alone, at once. Private.';
 
 CREATE FUNCTION tasker._note_template(old_template tasker.template, new_template tasker.template, replace boolean)
 RETURNS void

@@ -2,6 +2,16 @@
 -- Where a registry joins, it gets a branch in registry_items, in
 -- _registry_problems() and, if it has to do with events, in find_by_event().
 
+CREATE FUNCTION tasker._subscriber_entity_class(handler text)
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(handler || CASE WHEN handler LIKE '%(%)' THEN '' ELSE '(tasker.event)' END, 'fetched');
+$$;
+COMMENT ON FUNCTION tasker._subscriber_entity_class(text) IS
+'What gets a subscriber''s events, as the registries show it: the signature of its function, or fetched. Private.';
+
 CREATE VIEW tasker.registry_items AS
 SELECT 'handler_factory'::text AS registry_name,
        'task_handler'::text AS entity_type,
@@ -21,14 +31,34 @@ SELECT 'template_registry',
        t.definition ->> 'task_handler_class',
        t.registered_by,
        t.registered_at
-FROM tasker.template AS t;
+FROM tasker.template AS t
+UNION ALL
+SELECT 'subscriber_registry',
+       'subscriber',
+       coalesce(s.namespace, 'default'),
+       s.name,
+       NULL,
+       tasker._subscriber_entity_class(s.handler),
+       s.run_as,
+       s.registered_at
+FROM tasker.subscriber AS s
+UNION ALL
+SELECT 'event_registry',
+       'custom_event',
+       split_part(e.name, '.', 1),
+       e.name,
+       NULL,
+       NULL,
+       e.registered_by,
+       e.registered_at
+FROM tasker.custom_event AS e;
 COMMENT ON VIEW tasker.registry_items IS 'All that is registered, of every registry.';
-COMMENT ON COLUMN tasker.registry_items.registry_name IS 'handler_factory or template_registry.';
-COMMENT ON COLUMN tasker.registry_items.entity_type IS 'task_handler or task_template.';
-COMMENT ON COLUMN tasker.registry_items.namespace IS 'Namespace it belongs to.';
+COMMENT ON COLUMN tasker.registry_items.registry_name IS 'handler_factory, template_registry, subscriber_registry or event_registry.';
+COMMENT ON COLUMN tasker.registry_items.entity_type IS 'task_handler, task_template, subscriber or custom_event.';
+COMMENT ON COLUMN tasker.registry_items.namespace IS 'Namespace it belongs to: of a subscriber, the one whose events it hears, or default for all; of a custom event, the first part of its name.';
 COMMENT ON COLUMN tasker.registry_items.name IS 'Name it is registered under.';
 COMMENT ON COLUMN tasker.registry_items.version IS 'Version; NULL: every one.';
-COMMENT ON COLUMN tasker.registry_items.entity_class IS 'The function''s signature, or external; task_handler_class of a template.';
+COMMENT ON COLUMN tasker.registry_items.entity_class IS 'The function''s signature, or external; task_handler_class of a template; fetched of a subscriber without a function.';
 COMMENT ON COLUMN tasker.registry_items.registered_by IS 'Role that registered it.';
 COMMENT ON COLUMN tasker.registry_items.registered_at IS 'When it was registered, or last replaced.';
 
@@ -86,10 +116,25 @@ AS $$
     FROM owner AS o
     CROSS JOIN LATERAL tasker._elements(o.events) AS e
     WHERE e.element ->> 'name' = find_by_event.event
+    UNION ALL
+    SELECT 'event_registry', 'custom_event', split_part(c.name, '.', 1), c.name, NULL, NULL, c.description
+    FROM tasker.custom_event AS c
+    WHERE c.name = find_by_event.event
+    UNION ALL
+    SELECT 'subscriber_registry', 'subscriber', coalesce(s.namespace, 'default'), s.name, NULL, NULL,
+           tasker._subscriber_entity_class(s.handler)
+    FROM tasker.subscriber AS s
+    WHERE EXISTS (
+        SELECT
+        FROM unnest(s.events) AS w (name)
+        CROSS JOIN LATERAL (
+            SELECT coalesce(tasker._system_event(find_by_event.event), find_by_event.event) AS name) AS told
+        WHERE w.name IN (told.name, '*')
+           OR right(w.name, 2) = '.*' AND starts_with(told.name, left(w.name, -1)))
     ORDER BY 1, 3, 4, 5, 6 NULLS FIRST, 7;
 $$;
 COMMENT ON FUNCTION tasker.find_by_event(text) IS
-'Returns who has to do with an event: the templates and steps that are registered and name it in custom_events; step is NULL where the template itself does. event: the whole name, such as order.paid. Raises nothing. Source: overview, registry systems; reference 6.4.';
+'Returns who has to do with an event: the templates and steps that are registered and name it in custom_events (step is NULL where the template itself does), the custom event itself, and the subscribers that hear of it. event: the whole name, such as order.paid; another name of an event stands for it. Raises nothing. Source: overview, registry systems; reference 6.4.';
 
 CREATE FUNCTION tasker._some_names(names text[])
 RETURNS text
@@ -128,6 +173,13 @@ AS $$
                (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = h.run_as) AS role
         FROM tasker.handler AS h
         WHERE h.kind = 'sql'
+    ), subscriber AS MATERIALIZED (
+        SELECT s.name, s.handler, s.run_as,
+               format('Subscriber %s', s.name) AS title,
+               to_regprocedure(tasker._subscriber_entity_class(s.handler)) AS found,
+               (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = s.run_as) AS role
+        FROM tasker.subscriber AS s
+        WHERE s.handler IS NOT NULL
     ), unserved AS MATERIALIZED (
         SELECT n.*
         FROM tasker._needed_handlers() AS n
@@ -188,7 +240,37 @@ AS $$
      FROM (SELECT DISTINCT s.name AS secret, format('%s.%s@%s', s.namespace, s.task, s.version) AS title
            FROM tasker._missing_secrets() AS s) AS m
      GROUP BY m.secret
-     ORDER BY m.secret);
+     ORDER BY m.secret)
+    UNION ALL
+    (SELECT 'subscriber_registry', 1,
+            format('%s: function %s does not exist. Create it, or unsubscribe.', s.title, tasker._subscriber_entity_class(s.handler))
+     FROM subscriber AS s
+     WHERE s.found IS NULL
+     ORDER BY s.name)
+    UNION ALL
+    (SELECT 'subscriber_registry', 1,
+            format('%s: role %s does not exist. Subscribe again as a role that does.', s.title, s.run_as)
+     FROM subscriber AS s
+     WHERE s.role IS NULL
+     ORDER BY s.name)
+    UNION ALL
+    (SELECT 'subscriber_registry', 1,
+            format('%s: role %s may not execute function %s. Grant it EXECUTE on it.',
+                   s.title, s.run_as, tasker._subscriber_entity_class(s.handler))
+     FROM subscriber AS s
+     WHERE s.found IS NOT NULL
+       AND s.role IS NOT NULL
+       AND NOT has_function_privilege(s.role, s.found::oid, 'EXECUTE')
+     ORDER BY s.name)
+    UNION ALL
+    (SELECT 'event_registry', 1,
+            format('Event %s: its payload_schema %s. Register it again with another one.', c.name, p.message)
+     FROM tasker.custom_event AS c
+     CROSS JOIN LATERAL (
+         SELECT p.message
+         FROM tasker._schema_problems(c.payload_schema) AS p
+         LIMIT 1) AS p
+     ORDER BY c.name);
 $$;
 COMMENT ON FUNCTION tasker._registry_problems() IS
 'What is wrong with what is registered: the registry, how many of its entries it concerns, and a sentence that says what to do. Private.';
@@ -272,7 +354,7 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tasker.registry_stats(text) IS
-'Returns what a registry holds, as jsonb: registry_name, total_handlers (total_templates), namespaces and versions (sorted), total_namespaces, handlers_by_namespace (templates_by_namespace), versions_by_namespace, thread_safe (always true: registering is transactional), last_registration (UTC; null where nothing is registered), registry_size, status (healthy or unhealthy). registry: handler_factory or template_registry. Raises TK007 (no such registry). Source: overview, registry statistics; reference 6.1.';
+'Returns what a registry holds, as jsonb: registry_name, total_handlers (total_templates, total_subscribers, total_events), namespaces and versions (sorted), total_namespaces, handlers_by_namespace (and so on), versions_by_namespace, thread_safe (always true: registering is transactional), last_registration (UTC; null where nothing is registered), registry_size, status (healthy or unhealthy). registry: handler_factory, template_registry, subscriber_registry or event_registry. Raises TK007 (no such registry). Source: overview, registry statistics; reference 6.1.';
 
 CREATE FUNCTION tasker.registry_health()
 RETURNS jsonb
@@ -304,7 +386,7 @@ AS $$
     FROM registry AS r;
 $$;
 COMMENT ON FUNCTION tasker.registry_health() IS
-'Returns how the registries are, as jsonb: overall_healthy, registry_count, healthy_registries and unhealthy_registries (numbers), registries (of each: healthy, status, registry_size, thread_safe, problems in sentences that say what to do), checked_at. A handler whose function or role is gone, whose function returns something else or may not be executed, makes handler_factory unhealthy; a step whose handler is not registered, or whose secret is not set, template_registry. Raises nothing. Source: overview, health monitoring; reference 6.4.';
+'Returns how the registries are, as jsonb: overall_healthy, registry_count, healthy_registries and unhealthy_registries (numbers), registries (of each: healthy, status, registry_size, thread_safe, problems in sentences that say what to do), checked_at. A handler whose function or role is gone, whose function returns something else or may not be executed, makes handler_factory unhealthy; a step whose handler is not registered, or whose secret is not set, template_registry; a subscriber whose function or role is gone or whose function may not be executed, subscriber_registry; an event whose payload_schema refers to what is gone, event_registry. Raises nothing. Source: overview, health monitoring; reference 6.4.';
 
 CREATE FUNCTION tasker._unused_handlers()
 RETURNS TABLE (namespace text, name text, version text)

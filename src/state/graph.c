@@ -449,6 +449,21 @@ texts(Batch *batch, const char *key1, const char *text1, const char *key2, const
 }
 
 /*
+ * A text of an error; NULL where it has none of that name.
+ */
+static char *
+error_text(Jsonb *error, const char *key)
+{
+	JsonbValue	found;
+
+	if (error == NULL || !JB_ROOT_IS_OBJECT(error) ||
+		getKeyJsonValueFromContainer(&error->root, key, strlen(key), &found) == NULL ||
+		found.type != jbvString)
+		return NULL;
+	return pnstrdup(found.val.string.val, found.val.string.len);
+}
+
+/*
  * An error as tasks and steps keep it.
  */
 Jsonb *
@@ -663,7 +678,7 @@ graph_task_expired(Batch *batch, TaskRun *task, TimestampTz at)
 		task->error = graph_error(batch, message, "57014", detail, hint, NULL, 0, false, at);
 	if (task->state == TASK_PENDING)
 		graph_start(batch, task, at);
-	move_task(batch, task, TASK_ERROR, at, texts(batch, "message", message, NULL, NULL));
+	move_task(batch, task, TASK_ERROR, at, texts(batch, "message", message, "sqlstate", "57014"));
 }
 
 /*
@@ -715,7 +730,9 @@ graph_finish(Batch *batch, TaskRun *task, TimestampTz at)
 	{
 		for (int i = 0; i < task->plan->step_count; i++)
 			task->steps[i].queued = false;
-		move_task(batch, task, TASK_ERROR, at, NULL);
+		move_task(batch, task, TASK_ERROR, at,
+				  texts(batch, "message", error_text(task->error, "message"),
+						"sqlstate", error_text(task->error, "sqlstate")));
 	}
 	else
 		move_task(batch, task, TASK_CANCELLED, at, NULL);

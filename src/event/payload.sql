@@ -1,0 +1,457 @@
+-- What events carry: _event_fields() lists it, from which the schemas of the
+-- catalogue are made; _events() gives it, read off the rows of the log.
+
+CREATE FUNCTION tasker._event_fields()
+RETURNS TABLE (place integer, events text[], field text, schema jsonb, required boolean, description text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 60
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT (row_number() OVER ())::integer, f.*
+    FROM (VALUES
+        (ARRAY['task', 'step', 'registry'], 'event_type', jsonb '{"type": "string"}', true,
+         'Name of the event.'),
+        ('{task,step,registry}', 'timestamp', '{"type": "string", "format": "date-time"}', true,
+         'When it happened, in UTC.'),
+        ('{task,step}', 'task_id', '{"type": "integer"}', true,
+         'Task.'),
+        -- Of its task, as long as that is there.
+        ('{task,step}', 'task_name', '{"type": "string"}', false,
+         'Name of the task''s template.'),
+        ('{task}', 'task_type', '{"type": "string"}', false,
+         'The same.'),
+        ('{task,step}', 'namespace', '{"type": "string"}', false,
+         'Namespace of the task''s template.'),
+        ('{task,step}', 'version', '{"type": "string"}', false,
+         'Version of the task''s template.'),
+        ('{task,step}', 'correlation_id', '{"type": "string"}', false,
+         'The task''s correlation id.'),
+        ('{task,step}', 'initiator', '{"type": "string"}', false,
+         'Who asked for the task.'),
+        ('{task,step}', 'source_system', '{"type": "string"}', false,
+         'System that the task came from.'),
+        ('{task,step}', 'tags', '{"type": "array", "items": {"type": "string"}}', false,
+         'The task''s tags; absent where it has none.'),
+        ('{task,step}', 'priority', '{"type": "integer"}', false,
+         'The task''s priority.'),
+        ('{task,step}', 'environment', '{"type": "string"}', false,
+         'Environment that was in force when the task was created.'),
+
+        ('{task.started,task.completed,task.failed,task.cancelled,task.paused,task.resumed,task.retry_requested,task.resolved_manually}',
+         'started_at', '{"type": "string", "format": "date-time"}', false,
+         'When the first step started; absent where none had.'),
+        ('{task.completed}', 'completed_at', '{"type": "string", "format": "date-time"}', true,
+         'When it ended.'),
+        ('{task.completed}', 'total_execution_duration', '{"type": "number", "minimum": 0}', true,
+         'Seconds from started_at to completed_at.'),
+        ('{task.started,task.failed,task.cancelled,task.paused,task.resumed,task.retry_requested,task.resolved_manually}',
+         'current_execution_duration', '{"type": "number", "minimum": 0}', false,
+         'Seconds from started_at to this event; absent where it had not started.'),
+        ('{task}', 'total_steps', '{"type": "integer", "minimum": 0}', false,
+         'Number of its steps.'),
+        ('{task}', 'completed_steps', '{"type": "integer", "minimum": 0}', false,
+         'How many of them were complete, resolved by hand or skipped by then, and are so still.'),
+        ('{task}', 'failed_steps', '{"type": "integer", "minimum": 0}', false,
+         'How many were in error by then, and are so still.'),
+        ('{task}', 'pending_steps', '{"type": "integer", "minimum": 0}', false,
+         'The rest.'),
+        ('{task.initialize_requested,task.started}', 'task_context', '{}', false,
+         'What the task was created with.'),
+        ('{task.failed}', 'error_message', '{"type": "string"}', false,
+         'Why it failed: what the step said that failed first for good.'),
+        ('{task.failed}', 'exception_class', '{"type": "string"}', false,
+         'SQLSTATE of that error.'),
+        ('{task.failed}', 'error_steps', '{"type": "array", "items": {"type": "string"}}', false,
+         'Names of the steps that were in error by then, and are so still.'),
+        ('{task.cancelled,task.resolved_manually,task.retry_requested}', 'reason', '{"type": "string"}', false,
+         'What the operator gave as a reason.'),
+
+        ('{step}', 'step_id', '{"type": "integer"}', true,
+         'Step.'),
+        ('{step}', 'step_name', '{"type": "string"}', false,
+         'Name of the step.'),
+        ('{step}', 'attempt_number', '{"type": "integer", "minimum": 1}', false,
+         'Attempt that this is about; absent where none was made.'),
+        ('{step}', 'retry_limit', '{"type": "integer", "minimum": 0}', false,
+         'Attempts in all.'),
+        ('{step.started,step.completed,step.failed,step.retry_requested,step.cancelled}',
+         'started_at', '{"type": "string", "format": "date-time"}', false,
+         'When the attempt began; absent where none was under way.'),
+        ('{step.completed}', 'completed_at', '{"type": "string", "format": "date-time"}', true,
+         'When it was complete.'),
+        ('{step.completed}', 'execution_duration', '{"type": "number", "minimum": 0}', true,
+         'Seconds from started_at to completed_at.'),
+        ('{step.failed,step.retry_requested,step.cancelled}',
+         'execution_duration', '{"type": "number", "minimum": 0}', false,
+         'Seconds that the attempt took; absent where none was under way.'),
+        ('{step.completed,step.resolved_manually}', 'step_results', '{}', false,
+         'What the handler returned, or the operator gave; absent where that was nothing.'),
+        ('{step.started}', 'step_inputs', '{}', false,
+         'What it works on: what an operator gave it, else the task''s context.'),
+        ('{step.started}', 'step_dependencies', '{"type": "array", "items": {"type": "string"}}', false,
+         'Names of the steps that it directly depends on.'),
+        ('{step.failed,step.retry_requested}', 'error_message', '{"type": "string"}', false,
+         'What the attempt said; absent where an operator asked for the retry.'),
+        ('{step.failed,step.retry_requested}', 'exception_class', '{"type": "string"}', false,
+         'SQLSTATE of that error; absent where a worker outside gave none.'),
+        ('{step.failed,step.retry_requested}', 'backtrace', '{"type": "string"}', false,
+         'Where it was raised, until another attempt has ended.'),
+        ('{step.failed,step.retry_requested}', 'error', '{"type": "object"}', false,
+         'All of that error; when another attempt has ended, message, sqlstate and attempt of it.'),
+        ('{step.failed,step.retry_requested}', 'final_failure', '{"type": "boolean"}', false,
+         'Whether no further attempt follows by itself; absent where an operator asked for the retry.'),
+        ('{step.retry_requested}', 'previous_attempts', '{"type": "integer", "minimum": 0}', true,
+         'Attempts that were made.'),
+        ('{step.retry_requested}', 'retry_reason', '{"enum": ["attempt_failed", "requested"]}', true,
+         'attempt_failed: it follows by itself; requested: an operator asked for it.'),
+        ('{step.retry_requested}', 'next_attempt_at', '{"type": "string", "format": "date-time"}', false,
+         'When the next attempt is due, until it begins.'),
+        ('{step.retry_requested}', 'backoff_strategy', '{"enum": ["exponential", "constant"]}', false,
+         'How the delays between its attempts grow; absent where an operator asked for the retry.'),
+        ('{step.cancelled,step.resolved_manually}', 'reason', '{"type": "string"}', false,
+         'What the operator gave as a reason.'),
+
+        ('{registry}', 'correlation_id', '{"type": "string"}', true,
+         'tasker.correlation_id of the session, or one that all of its transaction share.'),
+        ('{registry}', 'component', '{"type": "string"}', true,
+         'What did it: the registry.'),
+        ('{registry}', 'message', '{"type": "string"}', true,
+         'The same for people.'),
+        ('{registry}', 'environment', '{"type": "string"}', false,
+         'tasker.environment of the session.'),
+        ('{registry}', 'tasker_version', '{"type": "string"}', true,
+         'Version of the extension.'),
+        ('{registry}', 'process_id', '{"type": "integer"}', true,
+         'Process of the session.'),
+        ('{registry}', 'thread_id', '{"type": "string"}', true,
+         'Its only thread, in hexadecimal digits.'),
+        ('{registry}', 'entity_type', '{"type": "string"}', true,
+         'What an entry of the registry is called.'),
+        ('{registry}', 'entity_id', '{"type": "string"}', true,
+         'namespace/name/version; * for every version.'),
+        ('{registry}', 'entity_class', '{"type": "string"}', false,
+         'What is behind the name, such as a function''s signature.'),
+        ('{registry}', 'registry_name', '{"type": "string"}', true,
+         'The registry.'),
+        ('{registry}', 'options', '{"type": "object"}', true,
+         'namespace_name, version and replace as they were given.'),
+        ('{registry}', 'operation', '{"enum": ["registered", "unregistered"]}', true,
+         'What was done.')) AS f (events, field, schema, required, description);
+$$;
+COMMENT ON FUNCTION tasker._event_fields() IS
+'Every field of the payload of every event of the engine: the events, or categories of them, that have it; its JSON Schema; whether it is always there; what it means. What depends on the task or the template is absent once that is gone. tasker._events() gives them. Source: reference 7.2. Private.';
+
+CREATE FUNCTION tasker._payload_schema(name text, category text, description text)
+RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_build_object(
+        '$schema', 'https://json-schema.org/draft/2020-12/schema',
+        'title', name,
+        'description', _payload_schema.description,
+        'type', 'object',
+        'properties', jsonb_object_agg(
+            f.field,
+            CASE f.field WHEN 'event_type' THEN jsonb_build_object('const', name) ELSE f.schema END
+            || jsonb_build_object('description', f.description)),
+        'required', jsonb_agg(f.field ORDER BY f.place) FILTER (WHERE f.required))
+    FROM tasker._event_fields() AS f
+    WHERE f.events && ARRAY[name, category];
+$$;
+COMMENT ON FUNCTION tasker._payload_schema(text, text, text) IS
+'JSON Schema (2020-12) of the payload of an event of the engine. It is open: a handler adds fields of its own to the completion of its step. Private.';
+
+CREATE FUNCTION tasker._payload(base jsonb, facts jsonb, VARIADIC pairs "any")
+RETURNS jsonb
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'tasker_payload';
+COMMENT ON FUNCTION tasker._payload(jsonb, jsonb, "any") IS
+'An object of the pairs of base, of facts and of keys and values, each over those before; what is NULL is left out, a time is in UTC. Private.';
+
+-- The two below are called for each batch that is handed out: what they need is
+-- looked up by primary keys, however stale the statistics, and by one plan for
+-- all; OFFSET 0 keeps each look-up as it stands.
+
+CREATE FUNCTION tasker._task_facts(task_ids bigint[])
+RETURNS TABLE (task_id bigint, namespace text, facts jsonb)
+LANGUAGE plpgsql STABLE ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT t.task_id,
+           t.namespace,
+           tasker._payload(NULL, NULL,
+               'task_id', t.task_id,
+               'task_name', t.name,
+               'namespace', t.namespace,
+               'version', t.version,
+               'correlation_id', t.correlation_id,
+               'initiator', t.initiator,
+               'source_system', t.source_system,
+               'tags', nullif(t.tags, '{}'),
+               'priority', t.priority,
+               'environment', t.environment)
+    FROM unnest(task_ids) AS w (task_id)
+    CROSS JOIN LATERAL (
+        SELECT t.task_id, t.correlation_id, t.initiator, t.source_system, t.tags, t.priority, t.environment,
+               p.namespace, p.name, p.version
+        FROM tasker.task AS t
+        CROSS JOIN LATERAL (
+            SELECT p.namespace, p.name, p.version
+            FROM tasker.plan AS p
+            WHERE p.plan_id = t.plan_id
+            OFFSET 0) AS p
+        WHERE t.task_id = w.task_id
+        OFFSET 0) AS t;
+END;
+$$;
+COMMENT ON FUNCTION tasker._task_facts(bigint[]) IS
+'What the payload of each event of a task contains, whatever the event: task_id, task_name, namespace, version, correlation_id, initiator, source_system, tags, priority, environment; absent what is NULL. No row for a task that is not there. Private.';
+
+CREATE FUNCTION tasker._failure(metadata jsonb, error jsonb, attempt smallint)
+RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE
+        WHEN error ->> 'attempt' = coalesce(attempt, 0::smallint)::text
+             AND error ->> 'message' IS NOT DISTINCT FROM coalesce(metadata ->> 'message', error ->> 'message') THEN
+            error
+        ELSE tasker._payload(metadata, NULL, 'attempt', attempt)
+    END;
+$$;
+COMMENT ON FUNCTION tasker._failure(jsonb, jsonb, smallint) IS
+'Error of a failed attempt: the step''s where that is still of the same attempt, else what the row of the log says of it. Private.';
+
+CREATE FUNCTION tasker._events(event_ids bigint[], row_ids bigint[])
+RETURNS TABLE (
+    place bigint,
+    event_id bigint,
+    occurred_at timestamptz,
+    name text,
+    task_id bigint,
+    step_id bigint,
+    payload jsonb)
+LANGUAGE plpgsql STABLE ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_nestloop = off
+SET jit = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH ref AS MATERIALIZED (
+        SELECT r.place, r.event_id, r.row_id
+        FROM unnest($1, $2) WITH ORDINALITY AS r (event_id, row_id, place)
+    ), move AS MATERIALIZED (
+        SELECT r.place, r.event_id, m.at, m.task_id, m.step_no, m.from_state, m.to_state, m.attempt, m.began, m.metadata,
+               tasker._event_name(m.step_no, m.from_state, m.to_state) AS name
+        FROM ref AS r
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN r.event_id = r.row_id THEN l.at ELSE l.start_at END AS at,
+                   l.task_id,
+                   l.step_no,
+                   CASE WHEN r.event_id = r.row_id AND l.start_id IS NOT NULL THEN 1::smallint ELSE l.from_state END AS from_state,
+                   CASE WHEN r.event_id = r.row_id THEN l.to_state ELSE 1::smallint END AS to_state,
+                   l.attempt,
+                   CASE WHEN r.event_id = r.row_id THEN l.start_at END AS began,
+                   CASE WHEN r.event_id = r.row_id THEN l.metadata END AS metadata
+            FROM tasker.log AS l
+            WHERE l.id = r.row_id
+            OFFSET 0) AS m
+    ), published AS MATERIALIZED (
+        SELECT r.place, p.*
+        FROM ref AS r
+        CROSS JOIN LATERAL (
+            SELECT p.*
+            FROM tasker.published_event AS p
+            WHERE p.event_id = r.row_id
+            OFFSET 0) AS p
+    ), fact AS MATERIALIZED (
+        SELECT f.task_id, f.facts
+        FROM tasker._task_facts(ARRAY(
+            SELECT m.task_id
+            FROM move AS m
+            UNION
+            SELECT p.task_id
+            FROM published AS p
+            WHERE p.task_id IS NOT NULL)) AS f
+    )
+    (SELECT m.place, m.event_id, m.at, m.name, m.task_id, m.task_id << 14 | m.step_no,
+            CASE m.name
+                WHEN 'step.started' THEN
+                    tasker._payload(NULL, f.facts,
+                        'event_type', m.name,
+                        'timestamp', m.at,
+                        'task_id', m.task_id,
+                        'step_id', m.task_id << 14 | m.step_no,
+                        'step_name', s.name,
+                        'attempt_number', m.attempt,
+                        'retry_limit', s.retry_limit,
+                        'started_at', m.at,
+                        'step_inputs', coalesce(s.inputs, s.context),
+                        'step_dependencies', CASE WHEN s.parents = '{}' THEN '{}'::text[] ELSE (
+                            SELECT array_agg(d.name ORDER BY d.step_no)
+                            FROM tasker.plan_step AS d
+                            WHERE d.plan_id = s.plan_id
+                              AND d.step_no = ANY (s.parents)) END)
+                WHEN 'step.completed' THEN
+                    -- what a handler said of its own first: it takes no field of the engine's
+                    tasker._payload(m.metadata -> 'event', f.facts,
+                        'event_type', m.name,
+                        'timestamp', m.at,
+                        'task_id', m.task_id,
+                        'step_id', m.task_id << 14 | m.step_no,
+                        'step_name', s.name,
+                        'attempt_number', m.attempt,
+                        'retry_limit', s.retry_limit,
+                        'started_at', m.began,
+                        'completed_at', m.at,
+                        'execution_duration', greatest(extract(epoch FROM m.at - coalesce(m.began, m.at)), 0),
+                        'step_results', s.results)
+                ELSE
+                    tasker._payload(NULL, f.facts,
+                        'event_type', m.name,
+                        'timestamp', m.at,
+                        'task_id', m.task_id,
+                        'step_id', m.task_id << 14 | m.step_no,
+                        'step_name', s.name,
+                        'attempt_number', m.attempt,
+                        'retry_limit', s.retry_limit,
+                        'started_at', m.began,
+                        'execution_duration', CASE
+                            WHEN m.began IS NOT NULL THEN greatest(extract(epoch FROM m.at - m.began), 0) END,
+                        'reason', m.metadata ->> 'reason',
+                        'step_results', CASE m.name WHEN 'step.resolved_manually' THEN s.results END,
+                        'error_message', e.failure ->> 'message',
+                        'exception_class', e.failure ->> 'sqlstate',
+                        'backtrace', e.failure ->> 'context',
+                        'error', e.failure,
+                        'final_failure', CASE
+                            WHEN m.name = 'step.failed' THEN true
+                            WHEN m.name = 'step.retry_requested' AND m.from_state = 1 THEN false END,
+                        'previous_attempts', CASE m.name WHEN 'step.retry_requested' THEN coalesce(m.attempt, 0::smallint) END,
+                        'retry_reason', CASE m.name
+                            WHEN 'step.retry_requested' THEN
+                                CASE m.from_state WHEN 1 THEN 'attempt_failed' ELSE 'requested' END END,
+                        'next_attempt_at', CASE
+                            WHEN m.name = 'step.retry_requested' AND m.from_state = 1 AND s.state = 2 AND s.attempts = m.attempt THEN
+                                s.next_attempt_at END,
+                        'backoff_strategy', CASE
+                            WHEN m.name = 'step.retry_requested' AND m.from_state = 1 THEN s.backoff_strategy END)
+            END
+     FROM move AS m
+     LEFT JOIN fact AS f ON f.task_id = m.task_id
+     LEFT JOIN LATERAL (
+         SELECT t.plan_id, t.context, p.name, p.parents,
+                coalesce(r.retry_limit, p.retry_limit) AS retry_limit,
+                CASE WHEN p.base_delay = p.max_delay THEN 'constant' ELSE 'exponential' END AS backoff_strategy,
+                r.state, r.attempts, r.next_attempt_at, r.results, r.error, r.inputs
+         FROM tasker.task AS t
+         LEFT JOIN LATERAL (
+             SELECT p.*
+             FROM tasker.plan_step AS p
+             WHERE p.plan_id = t.plan_id
+               AND p.step_no = m.step_no
+             OFFSET 0) AS p ON true
+         LEFT JOIN LATERAL (
+             SELECT r.*
+             FROM tasker.step AS r
+             WHERE r.task_id = t.task_id
+               AND r.step_no = m.step_no
+             OFFSET 0) AS r ON true
+         WHERE t.task_id = m.task_id
+         OFFSET 0) AS s ON true
+     CROSS JOIN LATERAL (
+         SELECT CASE
+             WHEN m.to_state = 4 OR m.to_state = 2 THEN tasker._failure(m.metadata, s.error, m.attempt)
+         END AS failure
+         OFFSET 0) AS e
+     WHERE m.step_no > 0
+    UNION ALL
+    SELECT m.place, m.event_id, m.at, m.name, m.task_id, NULL,
+           tasker._payload(NULL, f.facts,
+               'event_type', m.name,
+               'timestamp', m.at,
+               'task_id', m.task_id,
+               'task_type', t.name,
+               'started_at', b.started_at,
+               'completed_at', CASE m.name WHEN 'task.completed' THEN m.at END,
+               CASE m.name WHEN 'task.completed' THEN 'total_execution_duration' ELSE 'current_execution_duration' END,
+               extract(epoch FROM m.at - b.started_at),
+               'total_steps', t.step_count,
+               'completed_steps', t.completed,
+               'failed_steps', t.failed,
+               'pending_steps', t.step_count - t.completed - t.failed,
+               'task_context', CASE WHEN m.name IN ('task.initialize_requested', 'task.started') THEN t.context END,
+               'reason', m.metadata ->> 'reason',
+               'error_message', CASE m.name
+                   WHEN 'task.failed' THEN coalesce(m.metadata ->> 'message', t.error ->> 'message') END,
+               'exception_class', CASE m.name
+                   WHEN 'task.failed' THEN coalesce(m.metadata ->> 'sqlstate', t.error ->> 'sqlstate') END,
+               'error_steps', CASE WHEN m.name = 'task.failed' AND t.failed > 0 THEN (
+                   SELECT array_agg(p.name ORDER BY p.step_no)
+                   FROM tasker.plan_step AS p
+                   WHERE p.plan_id = t.plan_id
+                     AND p.step_no = ANY (t.error_nos)) END)
+    FROM move AS m
+    LEFT JOIN fact AS f ON f.task_id = m.task_id
+    LEFT JOIN LATERAL (
+        SELECT t.plan_id, t.context, t.started_at, p.name, p.step_count,
+               -- a retry has taken it away, or another one has come since
+               CASE WHEN (t.error ->> 'at')::timestamptz <= m.at THEN t.error END AS error,
+               c.completed, c.failed, c.error_nos
+        FROM tasker.task AS t
+        LEFT JOIN LATERAL (
+            SELECT p.name, p.step_count
+            FROM tasker.plan AS p
+            WHERE p.plan_id = t.plan_id
+            OFFSET 0) AS p ON true
+        CROSS JOIN LATERAL (
+            SELECT count(*) FILTER (WHERE r.state IN (3, 6, 7)) AS completed,
+                   count(*) FILTER (WHERE r.state = 4) AS failed,
+                   array_agg(r.step_no) FILTER (WHERE r.state = 4) AS error_nos
+            FROM tasker.step AS r
+            WHERE r.task_id = t.task_id
+              AND r.finished_at <= m.at
+            OFFSET 0) AS c
+        WHERE t.task_id = m.task_id
+        OFFSET 0) AS t ON true
+    CROSS JOIN LATERAL (
+        -- tasker.clock() may have been put back since
+        SELECT CASE WHEN w.started_at <= m.at AND m.from_state IS NOT NULL THEN w.started_at END AS started_at
+        FROM (SELECT least(t.started_at, m.began, CASE m.to_state WHEN 1 THEN m.at END) AS started_at) AS w) AS b
+    WHERE m.step_no = 0
+    UNION ALL
+    SELECT p.place, p.event_id, p.occurred_at, p.name, p.task_id, p.task_id << 14 | p.step_no,
+           tasker._payload(p.payload, f.facts,
+               'event_type', p.name,
+               'timestamp', p.occurred_at,
+               'task_id', p.task_id,
+               'step_id', p.task_id << 14 | p.step_no,
+               'step_name', CASE WHEN p.step_no IS NOT NULL THEN (
+                   SELECT s.name
+                   FROM tasker.task AS t
+                   CROSS JOIN LATERAL (
+                       SELECT s.name
+                       FROM tasker.plan_step AS s
+                       WHERE s.plan_id = t.plan_id
+                         AND s.step_no = p.step_no
+                       OFFSET 0) AS s
+                   WHERE t.task_id = p.task_id) END)
+    FROM published AS p
+    LEFT JOIN fact AS f ON f.task_id = p.task_id)
+    ORDER BY 1;
+END;
+$$;
+COMMENT ON FUNCTION tasker._events(bigint[], bigint[]) IS
+'Describes events: each by its id and the key of the row that it is read from, in tasker.log or tasker.published_event. A row for each that is still there, with its place in the arrays, in their order; payload as tasker._event_fields() lists it, times in UTC. Of what has changed since, such as a task''s tags or a step''s results, it says what stands there now. Source: design, contract, "Events"; reference 7.2. Private.';

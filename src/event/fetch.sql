@@ -58,13 +58,16 @@ BEGIN
             FROM (
                 SELECT m.tick_id, x.event_id, x.row_id, x.n
                 FROM tasker.subscriber_match AS m
-                CROSS JOIN LATERAL unnest(m.event_ids, m.row_ids) WITH ORDINALITY AS x (event_id, row_id, n)
+                CROSS JOIN LATERAL (
+                    SELECT CASE WHEN c.event_id IS NOT NULL AND m.tick_id = c.tick_id + 1
+                                THEN coalesce(array_position(m.event_ids, c.event_id), 0)
+                                ELSE 0 END AS done
+                    OFFSET 0) AS p
+                CROSS JOIN LATERAL unnest(m.event_ids[p.done + 1:p.done + wanted], m.row_ids[p.done + 1:p.done + wanted])
+                    WITH ORDINALITY AS x (event_id, row_id, n)
                 WHERE m.subscriber_id = s.subscriber_id
                   AND m.tick_id > c.tick_id
                   AND m.tick_id <= until_tick
-                  AND (c.event_id IS NULL
-                       OR m.tick_id > c.tick_id + 1
-                       OR x.n > coalesce(array_position(m.event_ids, c.event_id), 0))
                 ORDER BY m.tick_id, x.n
                 LIMIT wanted) AS e
             LEFT JOIN tasker.log AS l ON l.id = e.row_id

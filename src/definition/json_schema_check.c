@@ -7,18 +7,16 @@
  */
 #include "definition/json_schema_internal.h"
 
-#define MAX_DEPTH			3000	/* schemas within each other on the way */
-#define LEVELS_A_PAUSE		16
 #define STEPS_A_PAUSE		4096
 #define LEAST_STEPS			1000000
 #define STEPS_A_BYTE		100		/* of the instance */
-#define MANY_MEMBERS		128		/* from here on, marks are not kept on the stack */
 
 /*
  * Limits
  */
 
-static bool
+/* The slow part of spend(). */
+bool
 pause_run(Run *run)
 {
 	host_pause();
@@ -28,14 +26,6 @@ pause_run(Run *run)
 	if (run->failure == CHECK_DONE)
 		run->failure = CHECK_TOO_LONG;
 	return false;
-}
-
-/* Counts work that is done; false: there was too much of it. */
-bool
-spend(Run *run, uint64_t steps)
-{
-	run->steps -= (int64_t) steps;
-	return run->steps > run->pause || pause_run(run);
 }
 
 /*
@@ -154,37 +144,30 @@ name_list(Check *check, const PropertyName *names, int count)
  * Marks of what was looked at
  */
 
+/* Marks of so many members that they are not kept on the stack. */
 void
-begin_evaluated(Run *run, Evaluated *evaluated, const JsonValue *instance)
+begin_many_evaluated(Run *run, Evaluated *evaluated)
 {
-	uint32_t	count = instance->type & (TYPE_OBJECT | TYPE_ARRAY) ? member_count(instance) : 0;
-	size_t		words = (count + 63) / 64;
+	size_t		words = (evaluated->count + 63) / 64;
 
-	evaluated->all = false;
-	evaluated->count = count;
-	if (count <= MANY_MEMBERS)
-	{
-		evaluated->words = evaluated->few;
-		words = MANY_MEMBERS / 64;
-	}
-	else
-	{
-		evaluated->words = host_alloc(run->arena, words * sizeof(uint64_t));
-		spend(run, words);
-	}
+	evaluated->words = host_alloc(run->arena, words * sizeof(uint64_t));
+	spend(run, words);
 	memset(evaluated->words, 0, words * sizeof(uint64_t));
 }
 
-void
-mark_evaluated(Evaluated *evaluated, uint32_t index)
-{
-	evaluated->words[index / 64] |= UINT64_C(1) << (index % 64);
-}
-
+/* Was every member looked at? */
 bool
-is_evaluated(const Evaluated *evaluated, uint32_t index)
+are_all_evaluated(const Evaluated *evaluated)
 {
-	return evaluated->all || (evaluated->words[index / 64] >> (index % 64) & 1);
+	uint32_t	count = evaluated->count;
+	uint32_t	i = 0;
+
+	if (evaluated->all)
+		return true;
+	for (; count >= 64; count -= 64)
+		if (evaluated->words[i++] != UINT64_MAX)
+			return false;
+	return count == 0 || evaluated->words[i] == (UINT64_C(1) << count) - 1;
 }
 
 void
@@ -241,7 +224,7 @@ check_type(Check *check, const Frame *frame, const Keyword *keyword)
 }
 
 /* In an enum with a table. */
-static bool
+bool
 is_in_table(Run *run, const Keyword *keyword, const JsonValue *instance)
 {
 	const EnumTable *table = keyword->table;
@@ -547,48 +530,60 @@ check_all_of(Check *check, const Frame *frame, const Keyword *keyword)
  * satisfied.
  */
 static bool
-try_schema(const Check *check, const Frame *frame, const Schema *schema, Check *branch)
+try_schema(Check *check, const Frame *frame, const Schema *schema, Check *branch)
 {
-	Frame		inner = *frame;
+	Frame		inner;
 	Evaluated	evaluated;
 	bool		good;
 
 	branch->run = check->run;
 	branch->stop_at_first = true;
-	if (frame->evaluated != NULL)
-	{
-		begin_evaluated(check->run, &evaluated, frame->instance);
-		inner.evaluated = &evaluated;
-	}
+	if (frame->evaluated == NULL)
+		return check_schema(branch, frame, schema);
+	inner = *frame;
+	begin_evaluated(check->run, &evaluated, frame->instance);
+	inner.evaluated = &evaluated;
 	good = check_schema(branch, &inner, schema);
-	if (good && frame->evaluated != NULL)
+	if (good)
 		merge_evaluated(frame->evaluated, &evaluated);
 	return good;
 }
 
-/*
- * Tries a branch.  Where it fails and somebody wants to read it, says why: its first problem is enough for
- * a reader, and more would make nested branches cost more and more.
- */
-static bool
-try_branch(const Check *check, const Frame *frame, const Keyword *keyword, uint32_t number,
+/* Why a branch fails.  Its first problem is enough, and more would make nested branches cost more and more. */
+static void
+add_reason(const Check *check, const Frame *frame, const Problem *problem, uint32_t number,
 		   Text *reasons)
 {
-	Check		branch = {.keep = is_wanted(check) && number < SHOWN_NAMES ? 1 : 0};
-	const Problem *problem;
-
-	if (try_schema(check, frame, keyword->schemas[number], &branch))
-		return true;
-	problem = branch.problems;
-	if (problem == NULL)
-		return false;
 	if (reasons->arena == NULL)
 		text_begin(reasons, check->run->arena);
 	text_printf(reasons, "%s%u: ", reasons->length > 0 ? "; " : "", number);
 	if (strlen(problem->instance_path) > strlen(place_text(check->run->arena, frame->place)))
 		text_printf(reasons, "%s ", problem->instance_path);
 	text_string(reasons, problem->message);
+}
+
+/* Where it fails, and somebody wants to read it, says why. */
+static bool
+try_and_explain(Check *check, const Frame *frame, const Schema *schema, uint32_t number,
+				Text *reasons)
+{
+	Check		branch = {.keep = is_wanted(check) && number < SHOWN_NAMES ? 1 : 0};
+
+	if (try_schema(check, frame, schema, &branch))
+		return true;
+	if (branch.problems != NULL)
+		add_reason(check, frame, branch.problems, number, reasons);
 	return false;
+}
+
+static bool
+try_branch(Check *check, const Frame *frame, const Keyword *keyword, uint32_t number,
+		   Text *reasons)
+{
+	const Schema *schema = keyword->schemas[number];
+
+	return wants_verdict(check) ? try_schema(check, frame, schema, check) :
+		try_and_explain(check, frame, schema, number, reasons);
 }
 
 bool
@@ -654,33 +649,18 @@ check_if(Check *check, const Frame *frame, const Keyword *keyword)
  */
 
 static bool
-enter(Run *run)
-{
-	if (run->failure != CHECK_DONE)
-		return false;
-	if (++run->depth > MAX_DEPTH)
-	{
-		run->depth--;
-		run->failure = CHECK_TOO_DEEP;
-		return false;
-	}
-	if (run->depth % LEVELS_A_PAUSE == 0)
-		host_pause();
-	return true;
-}
-
-static bool
 check_keywords(Check *check, const Frame *frame)
 {
 	const Schema *schema = frame->schema;
 	int			type = frame->instance->type;
 	bool		type_is_right = (schema->allowed & type) != 0 ||
 		((schema->allowed & TYPE_INTEGER) && type == TYPE_NUMBER && is_integral(frame->instance));
-	bool		walks = type == TYPE_OBJECT && schema->walk != NULL && check->stop_at_first &&
-		!is_wanted(check);
+	bool		walks = type == TYPE_OBJECT && schema->walk != NULL && wants_verdict(check);
 	bool		good = true;
 
-	if (walks && !((schema->allowed == 0 || type_is_right) && walk_object(check, frame)))
+	if (walks && !((schema->allowed == 0 || type_is_right) &&
+				   walk_object(check, frame->scope, frame->evaluated, schema->walk,
+							   frame->instance->data)))
 		return count_unseen(check);
 	for (int i = type_is_right; i < schema->keyword_count; i++)
 	{
@@ -719,39 +699,52 @@ check_tracking(Check *check, Frame *frame)
 	return good;
 }
 
+/* Not inlined, so that only who needs the frame has it made. */
+static bool __attribute__((noinline))
+check_by_keywords(Check *check, const Frame *parent, const Schema *schema, const JsonValue *instance,
+				  const Place *place, const Scope *scope, Evaluated *evaluated)
+{
+	Frame		frame = {parent, schema, instance, place, scope, evaluated};
+
+	if (schema->is_false)
+		return report(check, &frame, NULL, place, "is not allowed here");
+	if (schema->tracks && (instance->type & (TYPE_OBJECT | TYPE_ARRAY)))
+		return check_tracking(check, &frame);
+	return check_keywords(check, &frame);
+}
+
 /* Checks the instance of the frame by one more schema. */
 bool
 check_schema(Check *check, const Frame *frame, const Schema *schema)
 {
 	Run		   *run = check->run;
-	Frame		inner = {frame, schema, frame->instance, frame->place, frame->scope,
-	frame->evaluated};
-	Scope		scope = {frame->scope, schema->resource};
+	const Scope own = {frame->scope, schema->resource};
+	const Scope *scope = frame->scope;
+	Answer		answer = ANSWER_ASK;
 	bool		good;
 
 	if (!spend(run, 1 + schema->keyword_count) || !enter(run))
 		return false;
-	if (frame->scope == NULL || frame->scope->resource != schema->resource)
-		inner.scope = &scope;
-	if (schema->is_false)
-		good = report(check, &inner, NULL, inner.place, "is not allowed here");
-	else if (schema->tracks)
-		good = check_tracking(check, &inner);
-	else
-		good = check_keywords(check, &inner);
+	if (scope == NULL || scope->resource != schema->resource)
+		scope = &own;
+	if (wants_verdict(check))
+		answer = quick_answer(check, scope, frame->evaluated, schema, frame->instance);
+	good = answer != ANSWER_ASK ? answer == ANSWER_YES :
+		check_by_keywords(check, frame, schema, frame->instance, frame->place, scope,
+						  frame->evaluated);
 	run->depth--;
 	return good && run->failure == CHECK_DONE;
 }
 
-/* Checks a part of the frame's instance; within one that has no parts it gets no deeper. */
+/* Checks a part of an instance; within one that has no parts it gets no deeper. */
 bool
-check_member(Check *check, const Frame *frame, const Schema *schema, const JsonValue *value,
-			 const Place *place)
+check_value(Check *check, const Scope *scope, const Schema *schema, const JsonValue *value,
+			const Place *place)
 {
 	Run		   *run = check->run;
-	Frame		inner = {NULL, schema, value, place, frame->scope, NULL};
-	Scope		scope = {frame->scope, schema->resource};
+	const Scope own = {scope, schema->resource};
 	bool		has_parts = (value->type & (TYPE_OBJECT | TYPE_ARRAY)) != 0;
+	Answer		answer = ANSWER_ASK;
 	bool		good;
 
 	/* Many have nothing to say but the type. */
@@ -759,14 +752,12 @@ check_member(Check *check, const Frame *frame, const Schema *schema, const JsonV
 		return spend(run, 1);
 	if (!spend(run, 1 + schema->keyword_count) || (has_parts && !enter(run)))
 		return false;
-	if (frame->scope->resource != schema->resource)
-		inner.scope = &scope;
-	if (schema->is_false)
-		good = report(check, &inner, NULL, place, "is not allowed here");
-	else if (schema->tracks && has_parts)
-		good = check_tracking(check, &inner);
-	else
-		good = check_keywords(check, &inner);
+	if (scope->resource != schema->resource)
+		scope = &own;
+	if (wants_verdict(check))
+		answer = quick_answer(check, scope, NULL, schema, value);
+	good = answer != ANSWER_ASK ? answer == ANSWER_YES :
+		check_by_keywords(check, NULL, schema, value, place, scope, NULL);
 	run->depth -= has_parts;
 	return good && run->failure == CHECK_DONE;
 }

@@ -122,7 +122,7 @@ check_prefix_items(Check *check, const Frame *frame, const Keyword *keyword)
 		Place		place = {frame->place, NULL, 0, members.index};
 
 		mark(frame, members.index);
-		good &= check_member(check, frame, keyword->schemas[members.index], &members.value, &place);
+		good &= check_value(check, frame->scope, keyword->schemas[members.index], &members.value, &place);
 		if (!good && check->stop_at_first)
 			return false;
 	}
@@ -147,7 +147,7 @@ check_items(Check *check, const Frame *frame, const Keyword *keyword)
 
 		if (members.index < keyword->count)
 			continue;
-		good &= check_member(check, frame, schema, &members.value, &place);
+		good &= check_value(check, frame->scope, schema, &members.value, &place);
 		if (!good && (check->stop_at_first || check->run->failure != CHECK_DONE))
 			return false;
 	}
@@ -166,7 +166,7 @@ check_contains(Check *check, const Frame *frame, const Keyword *keyword)
 		Place		place = {frame->place, NULL, 0, members.index};
 		Check		branch = {.run = check->run,.stop_at_first = true};
 
-		if (!check_member(&branch, frame, keyword->schemas[0], &members.value, &place))
+		if (!check_value(&branch, frame->scope, keyword->schemas[0], &members.value, &place))
 		{
 			if (check->run->failure != CHECK_DONE)
 				return false;
@@ -198,8 +198,10 @@ check_unevaluated(Check *check, const Frame *frame, const Keyword *keyword, cons
 	Members		members;
 	bool		good = true;
 
+	if (are_all_evaluated(frame->evaluated))
+		return true;
 	begin_members(&members, frame->instance);
-	while (!frame->evaluated->all && next_member(&members))
+	while (next_member(&members))
 	{
 		Place		place = {frame->place, NULL, 0, members.index};
 
@@ -210,7 +212,7 @@ check_unevaluated(Check *check, const Frame *frame, const Keyword *keyword, cons
 		if (schema->is_false)
 			good = report(check, frame, keyword, &place, "is %s that the schema does not allow", what);
 		else
-			good &= check_member(check, frame, schema, &members.value, &place);
+			good &= check_value(check, frame->scope, schema, &members.value, &place);
 		if (!good && (check->stop_at_first || check->run->failure != CHECK_DONE))
 			return false;
 	}
@@ -378,7 +380,7 @@ check_property_names(Check *check, const Frame *frame, const Keyword *keyword)
 	{
 		Place		place = {frame->place, members.key.data, members.key.length, 0};
 
-		good &= check_member(check, frame, keyword->schemas[0], &members.key, &place);
+		good &= check_value(check, frame->scope, keyword->schemas[0], &members.key, &place);
 		if (!good && (check->stop_at_first || check->run->failure != CHECK_DONE))
 			return false;
 	}
@@ -407,7 +409,7 @@ check_properties(Check *check, const Frame *frame, const Keyword *keyword)
 			Place		place = {frame->place, names[at].text, (uint32_t) names[at].length, 0};
 
 			mark(frame, members.index);
-			good &= check_member(check, frame, names[at].schema, &members.value, &place);
+			good &= check_value(check, frame->scope, names[at].schema, &members.value, &place);
 			if (!good && (check->stop_at_first || check->run->failure != CHECK_DONE))
 				return false;
 			at++;
@@ -433,7 +435,7 @@ check_pattern_properties(Check *check, const Frame *frame, const Keyword *keywor
 								 members.key.length))
 				continue;
 			mark(frame, members.index);
-			good &= check_member(check, frame, schema->patterns[i].schema, &members.value, &place);
+			good &= check_value(check, frame->scope, schema->patterns[i].schema, &members.value, &place);
 			if (!good && (check->stop_at_first || check->run->failure != CHECK_DONE))
 				return false;
 		}
@@ -517,7 +519,7 @@ check_additional_properties(Check *check, const Frame *frame, const Keyword *key
 		if (additional->is_false)
 			good = report_unknown(check, frame, keyword, &place);
 		else
-			good &= check_member(check, frame, additional, &members.value, &place);
+			good &= check_value(check, frame->scope, additional, &members.value, &place);
 		if (!good && (check->stop_at_first || check->run->failure != CHECK_DONE))
 			return false;
 	}
@@ -528,48 +530,4 @@ bool
 check_unevaluated_properties(Check *check, const Frame *frame, const Keyword *keyword)
 {
 	return check_unevaluated(check, frame, keyword, "a property");
-}
-
-/* The object and the names side by side, as in check_properties(), which describes what is wrong. */
-bool
-walk_object(Check *check, const Frame *frame)
-{
-	const Walk *walk = frame->schema->walk;
-	const struct WalkName *name = walk->names;
-	const struct WalkName *end = name + walk->count;
-	uint32_t	missing = walk->required_count;
-	Members		members;
-
-	if (missing > member_count(frame->instance))
-		return false;
-	if (walk->additional != NULL)
-		mark_all(frame);
-	begin_members(&members, frame->instance);
-	while (next_member(&members))
-	{
-		Place		place = {frame->place, members.key.data, members.key.length, 0};
-		const Schema *schema = walk->additional;
-		int			order = 1;
-
-		while (name < end && (order = compare_keys(name->text, name->length, members.key.data,
-												   members.key.length)) < 0)
-		{
-			if (name->is_required)
-				return false;
-			name++;
-		}
-		if (name < end && order == 0)
-		{
-			missing -= name->is_required;
-			if (name->schema != NULL)
-			{
-				schema = name->schema;
-				mark(frame, members.index);
-			}
-			name++;
-		}
-		if (schema != NULL && !check_member(check, frame, schema, &members.value, &place))
-			return false;
-	}
-	return missing == 0;
 }

@@ -779,69 +779,6 @@ find_rule(const Schema *schema, const JsonValue *key)
 	return -1;
 }
 
-static Keyword *
-keyword_of(const Schema *schema, KeywordCheck *check)
-{
-	for (int i = 0; i < schema->keyword_count; i++)
-		if (schema->keywords[i].check == check)
-			return &schema->keywords[i];
-	return NULL;
-}
-
-static void
-add_walk_name(Walk *walk, const PropertyName *name, Schema *schema, bool is_required)
-{
-	struct WalkName *added = &walk->names[walk->count++];
-
-	added->text = name->text;
-	added->length = (uint32_t) name->length;
-	added->schema = schema;
-	added->is_required = is_required;
-}
-
-/* Joins the names of properties and of required, which both are sorted. */
-static void
-make_walk(Compiler *compiler, Schema *schema)
-{
-	Keyword    *required = keyword_of(schema, check_required);
-	Keyword    *properties = keyword_of(schema, check_properties);
-	Keyword    *additional = keyword_of(schema, check_additional_properties);
-	uint32_t	required_count = required ? required->sorted_count : 0;
-	uint32_t	property_count = properties ? properties->count : 0;
-	uint32_t	i = 0;
-	uint32_t	k = 0;
-	Walk	   *walk;
-
-	if ((additional && schema->pattern_count > 0) ||
-		(required != NULL) + (properties != NULL) + (additional != NULL) < 2)
-		return;
-	walk = host_alloc(compiler->arena, sizeof(Walk));
-	walk->count = 0;
-	walk->names = host_alloc(compiler->arena, (required_count + property_count + 1) *
-							 sizeof(struct WalkName));
-	walk->required_count = required_count;
-	walk->additional = additional ? additional->schemas[0] : NULL;
-	while (i < required_count || k < property_count)
-	{
-		int			order = k == property_count ? -1 : i == required_count ? 1 :
-			compare_names(&required->sorted[i], &properties->names[k]);
-
-		if (order < 0)
-			add_walk_name(walk, &required->sorted[i], NULL, true);
-		else
-			add_walk_name(walk, &properties->names[k], properties->names[k].schema, order == 0);
-		i += order <= 0;
-		k += order >= 0;
-	}
-	schema->walk = walk;
-	if (required != NULL)
-		required->in_walk = true;
-	if (properties != NULL)
-		properties->in_walk = true;
-	if (additional != NULL)
-		additional->in_walk = true;
-}
-
 /* Compiles the keywords of a schema that is an object. */
 static void
 compile_keywords(Compiler *compiler, Schema *schema)
@@ -883,7 +820,6 @@ compile_keywords(Compiler *compiler, Schema *schema)
 							 step_to(compiler, schema->path, rules[i].name, strlen(rules[i].name))))
 			schema->keyword_count++;
 	}
-	make_walk(compiler, schema);
 }
 
 static void
@@ -1108,6 +1044,11 @@ schema_compile(void *arena, const JsonValue *source, bool utf8)
 		link_dynamic_anchors(&compiler);
 		find_circles(&compiler);
 		find_fills(&compiler);
+	}
+	if (program->problems == NULL)
+	{
+		for (Schema *schema = compiler.all; schema != NULL; schema = schema->next)
+			make_quick(&compiler, schema);
 	}
 	return program;
 }

@@ -22,6 +22,9 @@
 #pragma GCC visibility push(hidden)
 
 #define MAX_NESTING			1000	/* of a schema's text */
+#define MAX_DEPTH			3000	/* schemas within each other on the way of a check */
+#define LEVELS_A_PAUSE		16
+#define MANY_MEMBERS		128		/* marks of more are not kept on the stack */
 
 /* Drafts, as bits. */
 #define DRAFT_4				0x01
@@ -155,10 +158,11 @@ typedef struct Walk
 		const char *text;
 		uint32_t	length;
 		bool		is_required;
-		Schema	   *schema;		/* NULL: the name is in "required" alone */
+		const Schema *schema;	/* NULL: the name is in "required" alone */
 	}		   *names;			/* in jsonb's order */
 	uint32_t	required_count;
-	Schema	   *additional;		/* NULL: whatever else there is is right */
+	bool		marks_all;
+	const Schema *additional;	/* NULL: whatever else there is is right */
 } Walk;
 
 typedef struct PatternSchema
@@ -212,8 +216,52 @@ struct Keyword
 	bool		json;			/* contentMediaType application/json */
 };
 
+/* Kinds of values: by the bits of their entry, but objects, which those do not tell from arrays. */
+enum
+{
+	KIND_STRING,
+	KIND_NUMBER,
+	KIND_FALSE,
+	KIND_TRUE,
+	KIND_NULL,
+	KIND_ARRAY,
+	KIND_OBJECT,
+	KINDS
+};
+
+/* What a schema says of a value; of several keywords the greatest. */
+typedef enum Answer
+{
+	ANSWER_YES,
+	ANSWER_TEST,				/* by what stands in Quick */
+	ANSWER_ASK,					/* each keyword */
+	ANSWER_NO
+} Answer;
+
+/* The verdict on simple values, and on others of simple schemas (json_schema_quick.c). */
+typedef struct Quick
+{
+	uint8_t		answers[KINDS];
+	bool		only_integers;
+	int64_t		low;			/* by number_place() */
+	int64_t		high;
+	uint32_t	least_characters;
+	uint32_t	most_characters;
+	uint32_t	value_count;	/* 0: any text */
+	const JsonValue *values;	/* among which a text must be */
+	const Keyword *table;		/* the same, where there are many; or NULL */
+	const Pattern *pattern;
+	bool		(*is_format) (const char *text, size_t length);
+	uint32_t	least_items;
+	uint32_t	most_items;
+	uint32_t	first_item;		/* that items is for */
+	bool		marks_items;
+	const Schema *items;		/* NULL: all are right */
+} Quick;
+
 struct Schema
 {
+	Quick		quick;
 	const Step *path;			/* to it, in its document */
 	Resource   *resource;
 	JsonValue	source;
@@ -257,7 +305,7 @@ typedef struct Evaluated
 	bool		all;
 	uint32_t	count;			/* of members */
 	uint64_t   *words;
-	uint64_t	few[2];			/* the words, where they suffice */
+	uint64_t	few[MANY_MEMBERS / 64];	/* the words, where they suffice */
 } Evaluated;
 
 /* Resources that were entered on the way, the last one first. */
@@ -338,9 +386,10 @@ extern bool is_json(const char *text, size_t length);
 
 /* json_schema_check.c */
 extern bool check_schema(Check *check, const Frame *frame, const Schema *schema);
-extern bool spend(Run *run, uint64_t steps);
-extern bool check_member(Check *check, const Frame *frame, const Schema *schema,
-						 const JsonValue *value, const Place *place);
+extern bool pause_run(Run *run);
+extern bool check_value(Check *check, const Scope *scope, const Schema *schema,
+						const JsonValue *value, const Place *place);
+extern bool is_in_table(Run *run, const Keyword *keyword, const JsonValue *instance);
 extern bool is_wanted(const Check *check);
 extern bool count_unseen(Check *check);
 extern bool report(Check *check, const Frame *frame, const Keyword *keyword, const Place *place,
@@ -349,9 +398,8 @@ extern bool suggest(Check *check, const char *hint);
 extern const char *place_text(void *arena, const Place *place);
 extern const char *name_list(Check *check, const PropertyName *names, int count);
 extern const PropertyName *find_property(const Schema *schema, const char *key, size_t length);
-extern void begin_evaluated(Run *run, Evaluated *evaluated, const JsonValue *instance);
-extern void mark_evaluated(Evaluated *evaluated, uint32_t index);
-extern bool is_evaluated(const Evaluated *evaluated, uint32_t index);
+extern void begin_many_evaluated(Run *run, Evaluated *evaluated);
+extern bool are_all_evaluated(const Evaluated *evaluated);
 extern void merge_evaluated(Evaluated *to, const Evaluated *from);
 
 extern KeywordCheck check_type;
@@ -393,7 +441,87 @@ extern KeywordCheck check_pattern_properties;
 extern KeywordCheck check_additional_properties;
 extern KeywordCheck check_dependent_schemas;
 extern KeywordCheck check_unevaluated_properties;
-extern bool walk_object(Check *check, const Frame *frame);
+
+/* json_schema_quick.c */
+extern void make_quick(Compiler *compiler, Schema *schema);
+extern bool walk_object(Check *check, const Scope *scope, Evaluated *evaluated, const Walk *walk,
+						const char *object);
+extern Answer quick_answer(Check *check, const Scope *scope, Evaluated *evaluated,
+						   const Schema *schema, const JsonValue *value);
+
+/* Counts work that is done; false: there was too much of it. */
+static inline bool
+spend(Run *run, uint64_t steps)
+{
+	run->steps -= (int64_t) steps;
+	return run->steps > run->pause || pause_run(run);
+}
+
+/* One level deeper, if that is not too deep. */
+static inline bool
+enter(Run *run)
+{
+	if (run->failure != CHECK_DONE)
+		return false;
+	if (run->depth >= MAX_DEPTH)
+	{
+		run->failure = CHECK_TOO_DEEP;
+		return false;
+	}
+	if (++run->depth % LEVELS_A_PAUSE == 0)
+		host_pause();
+	return true;
+}
+
+/* Is it only asked whether the instance is right? */
+static inline bool
+wants_verdict(const Check *check)
+{
+	return check->keep == 0;
+}
+
+static inline void
+begin_evaluated(Run *run, Evaluated *evaluated, const JsonValue *instance)
+{
+	evaluated->all = false;
+	evaluated->count = instance->type & (TYPE_OBJECT | TYPE_ARRAY) ? member_count(instance) : 0;
+	evaluated->words = evaluated->few;
+	memset(evaluated->few, 0, sizeof(evaluated->few));
+	if (evaluated->count > MANY_MEMBERS)
+		begin_many_evaluated(run, evaluated);
+}
+
+static inline void
+mark_evaluated(Evaluated *evaluated, uint32_t index)
+{
+	evaluated->words[index / 64] |= UINT64_C(1) << (index % 64);
+}
+
+static inline bool
+is_evaluated(const Evaluated *evaluated, uint32_t index)
+{
+	return evaluated->all || (evaluated->words[index / 64] >> (index % 64) & 1);
+}
+
+static inline int
+kind_of(const JsonValue *value)
+{
+	switch (value->type)
+	{
+		case TYPE_STRING:
+			return KIND_STRING;
+		case TYPE_NUMBER:
+			return KIND_NUMBER;
+		case TYPE_BOOLEAN:
+			return value->length ? KIND_TRUE : KIND_FALSE;
+		case TYPE_NULL:
+			return KIND_NULL;
+		case TYPE_ARRAY:
+			return KIND_ARRAY;
+		default:
+			return KIND_OBJECT;
+	}
+}
 
 #pragma GCC visibility pop
 

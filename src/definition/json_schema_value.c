@@ -45,23 +45,6 @@ root_value(JsonValue *value, const char *data, uint32_t length)
 	value->length = length;
 }
 
-/* Where the entry of that number begins. */
-static uint32_t
-entry_start(const char *entries, uint32_t index)
-{
-	uint32_t	offset = 0;
-
-	while (index > 0)
-	{
-		uint32_t	entry = load32(entries + 4 * (size_t) --index);
-
-		offset += entry & ENTRY_SIZE_MASK;
-		if (entry & ENTRY_HAS_OFFSET)
-			break;
-	}
-	return offset;
-}
-
 void
 begin_members(Members *members, const JsonValue *container)
 {

@@ -24,6 +24,7 @@
 
 #define ENTRY_SIZE_MASK		0x0FFFFFFFu
 #define ENTRY_TYPE_MASK		0x70000000u
+#define ENTRY_TYPE_SHIFT	28
 #define ENTRY_STRING		0x00000000u
 #define ENTRY_NUMBER		0x10000000u
 #define ENTRY_FALSE			0x20000000u
@@ -106,6 +107,23 @@ entry_end(uint32_t entry, uint32_t start)
 {
 	return entry & ENTRY_HAS_OFFSET ? entry & ENTRY_SIZE_MASK :
 		start + (entry & ENTRY_SIZE_MASK);
+}
+
+/* Where the entry of that number begins. */
+static inline uint32_t
+entry_start(const char *entries, uint32_t index)
+{
+	uint32_t	offset = 0;
+
+	while (index > 0)
+	{
+		uint32_t	entry = load32(entries + 4 * (size_t) --index);
+
+		offset += entry & ENTRY_SIZE_MASK;
+		if (entry & ENTRY_HAS_OFFSET)
+			break;
+	}
+	return offset;
 }
 
 static inline void

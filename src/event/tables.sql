@@ -188,6 +188,9 @@ COMMENT ON COLUMN tasker.custom_event.fired_by IS 'What publishes it, as far as 
 COMMENT ON COLUMN tasker.custom_event.registered_by IS 'Role that registered it.';
 COMMENT ON COLUMN tasker.custom_event.registered_at IS 'When it was registered, or last changed.';
 
+COMMENT ON SEQUENCE tasker.subscriber_subscriber_id_seq IS 'Numbers of subscribers.';
+COMMENT ON SEQUENCE tasker.subscriber_failure_place_seq IS 'Order of failed events.';
+
 SELECT pg_catalog.pg_extension_config_dump('tasker.published_event', '');
 SELECT pg_catalog.pg_extension_config_dump('tasker.tick', '');
 SELECT pg_catalog.pg_extension_config_dump('tasker.subscriber', '');

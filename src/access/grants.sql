@@ -38,5 +38,7 @@ GRANT EXECUTE ON FUNCTION
     tasker._check_diagram_format(text),
     tasker._write_diagram(jsonb, text),
     tasker._diagram_edge(text, text),
-    tasker._dead_events()
+    tasker._dead_events(),
+    tasker._event_name(smallint, smallint, smallint),
+    tasker._subscriber_sleeps_after()
 TO PUBLIC;

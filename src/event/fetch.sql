@@ -19,9 +19,9 @@ DECLARE
     told bigint;
     pass record;
     wanted integer;
-    event_ids bigint[] := '{}';
-    row_ids bigint[] := '{}';
-    task_ids bigint[] := '{}';
+    event_ids bigint[] := ARRAY[]::bigint[];
+    row_ids bigint[] := ARRAY[]::bigint[];
+    task_ids bigint[] := ARRAY[]::bigint[];
     started constant timestamptz := clock_timestamp();
     old_tick bigint;
 BEGIN
@@ -88,10 +88,10 @@ BEGIN
                   AND n.tick_id <= least(c.matched_from, last_tick)
                 ORDER BY n.tick_id
                 LIMIT 500) AS t
-            WHERE t.passed < CASE WHEN tasker._wants_everything(s) THEN wanted ELSE tasker._tick_part_size() END;
+            WHERE t.passed < CASE WHEN s.wants_everything THEN wanted ELSE tasker._tick_part_size() END;
             -- There is no tick left of those before it was matched.
             until_tick := coalesce(until_tick, least(c.matched_from, last_tick));
-            IF tasker._wants_everything(s) THEN
+            IF s.wants_everything THEN
                 SELECT array_agg(e.event_id ORDER BY e.tick_id, e.at, e.event_id) AS event_ids,
                        array_agg(e.row_id ORDER BY e.tick_id, e.at, e.event_id) AS row_ids,
                        array_agg(e.task_id ORDER BY e.tick_id, e.at, e.event_id) AS task_ids,
@@ -107,7 +107,9 @@ BEGIN
                       AND (c.event_id IS NULL
                            OR n.tick_id > c.tick_id + 1
                            OR (n.at, n.event_id) > (c.event_at, c.event_id))
-                      AND tasker._is_after_birth(n.row_id, c.born_xmax, c.born_running)
+                      AND (c.born_xmax IS NULL
+                           OR n.row_id >> 20 >= c.born_xmax
+                           OR n.row_id >> 20 = ANY (c.born_running))
                     ORDER BY n.tick_id, n.at, n.event_id
                     LIMIT wanted) AS e;
             ELSE

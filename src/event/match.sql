@@ -1,27 +1,5 @@
 -- Which subscriber wants which event: found once for all of them, from sets.
 
-CREATE FUNCTION tasker._wants_everything(subscriber tasker.subscriber)
-RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$
-    SELECT (subscriber).events = '{*}'
-       AND (subscriber).filter IS NULL
-       AND (subscriber).namespace IS NULL;
-$$;
-COMMENT ON FUNCTION tasker._wants_everything(tasker.subscriber) IS
-'Whether a subscriber gets every event: such a one reads the ticks themselves. Private: without a search_path of its own, so that it is inlined.';
-
-CREATE FUNCTION tasker._is_after_birth(row_id bigint, born_xmax bigint, born_running bigint[])
-RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$
-    SELECT born_xmax IS NULL
-        OR row_id >> 20 >= born_xmax
-        OR row_id >> 20 = ANY (born_running);
-$$;
-COMMENT ON FUNCTION tasker._is_after_birth(bigint, bigint, bigint[]) IS
-'Whether the snapshot in which a subscriber was registered did not show the row. Private: without a search_path of its own, so that it is inlined.';
-
 -- A filter is looked up by what its task is, where it asks for that: one
 -- equality finds the few subscribers that want a task among many.
 CREATE FUNCTION tasker._filter_probe(filter jsonb, OUT key text, OUT value jsonb, OUT is_all boolean)
@@ -71,7 +49,7 @@ AS $$
 DECLARE
     matched integer[];
 BEGIN
-    IF NOT EXISTS (SELECT FROM tasker.subscriber AS s WHERE NOT tasker._wants_everything(s)) THEN
+    IF NOT EXISTS (SELECT FROM tasker.subscriber AS s WHERE NOT s.wants_everything) THEN
         RETURN;
     END IF;
     -- From now on for those that are new or awake again; who holds its place at
@@ -83,7 +61,7 @@ BEGIN
         FROM tasker.subscriber_cursor AS n
         JOIN tasker.subscriber AS s ON s.subscriber_id = n.subscriber_id
         WHERE n.matched_from IS NULL
-          AND NOT tasker._wants_everything(s)
+          AND NOT s.wants_everything
           AND (n.tick_id >= first - 1
                OR n.fetched_at > tasker.clock() - tasker._subscriber_sleeps_after())
         ORDER BY n.subscriber_id

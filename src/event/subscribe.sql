@@ -165,6 +165,7 @@ BEGIN
     PERFORM tasker._check_owner(format('subscriber "%s"', subscriber), old_row.run_as, caller);
     new_row.subscriber_id := old_row.subscriber_id;
     new_row.registered_at := old_row.registered_at;
+    new_row.wants_everything := old_row.wants_everything;
     IF new_row IS NOT DISTINCT FROM old_row THEN
         RETURN;
     END IF;
@@ -336,7 +337,7 @@ SELECT s.name AS subscriber,
        CASE
            WHEN b.behind = 0 THEN 'current'
            WHEN c.fetched_at < tasker.clock() - current_setting('tasker.subscriber_retention')::interval THEN 'expired'
-           WHEN c.matched_from IS NULL AND NOT tasker._wants_everything(s)
+           WHEN c.matched_from IS NULL AND NOT s.wants_everything
                 AND c.fetched_at < tasker.clock() - tasker._subscriber_sleeps_after() THEN 'asleep'
            ELSE 'behind'
        END AS status,

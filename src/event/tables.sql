@@ -76,7 +76,8 @@ CREATE TABLE tasker.subscriber (
     is_probe_all boolean NOT NULL,
     run_as text NOT NULL,
     search_path text,
-    registered_at timestamptz NOT NULL
+    registered_at timestamptz NOT NULL,
+    wants_everything boolean GENERATED ALWAYS AS (events = '{*}'::text[] AND filter IS NULL AND namespace IS NULL) STORED
 );
 COMMENT ON TABLE tasker.subscriber IS 'Who wants to hear of which events. People read the view tasker.subscribers.';
 COMMENT ON COLUMN tasker.subscriber.subscriber_id IS 'Number of it.';
@@ -92,6 +93,7 @@ COMMENT ON COLUMN tasker.subscriber.is_probe_all IS 'The filter asks for nothing
 COMMENT ON COLUMN tasker.subscriber.run_as IS 'Role that registered it; its handler runs as this role.';
 COMMENT ON COLUMN tasker.subscriber.search_path IS 'search_path under which it was registered.';
 COMMENT ON COLUMN tasker.subscriber.registered_at IS 'When it was registered, or last replaced.';
+COMMENT ON COLUMN tasker.subscriber.wants_everything IS 'It gets every event, and reads the ticks themselves.';
 
 CREATE TABLE tasker.subscriber_cursor (
     subscriber_id integer PRIMARY KEY,

@@ -180,7 +180,7 @@ BEGIN
         SELECT s.channel, s.name, told AS count, NULL::bigint[] AS event_ids
         FROM tasker.subscriber AS s
         WHERE s.channel IS NOT NULL
-          AND tasker._wants_everything(s)
+          AND s.wants_everything
         UNION ALL
         SELECT s.channel, s.name, count(*), (array_agg(u.event_id ORDER BY m.tick_id, u.n))[1:400]
         FROM tasker.subscriber AS s

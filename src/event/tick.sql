@@ -100,6 +100,16 @@ $$;
 COMMENT ON FUNCTION tasker._make_parts(bigint, int8multirange, bigint, bigint[], bigint) IS
 'Makes ticks, from number first_tick on, of what has these ids and is too much for one; before is how many events there were before. Private.';
 
+-- Two databases number their ticks apart, so that one's can be restored into
+-- the other: a thousand numbers a second are more than are ever used.
+CREATE FUNCTION tasker._first_tick()
+RETURNS bigint
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$ SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
+COMMENT ON FUNCTION tasker._first_tick() IS
+'The number before that of the first tick of a database. Private.';
+
 CREATE FUNCTION tasker._tick(ids int8multirange, next_xid bigint, running bigint[])
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
@@ -128,7 +138,7 @@ BEGIN
     FROM tasker.tick AS t
     ORDER BY t.tick_id DESC
     LIMIT 1;
-    last_tick := coalesce(last_tick, 0);
+    last_tick := coalesce(last_tick, tasker._first_tick());
     before := coalesce(before, 0);
     IF found > tasker._tick_part_size() THEN
         PERFORM tasker._make_parts(last_tick + 1, _tick.ids, _tick.next_xid, _tick.running, before);

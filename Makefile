@@ -53,6 +53,11 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	event/fetch.sql \
 	event/prune.sql \
 	event/handler.sql \
+	event/generate/plpgsql.sql \
+	event/generate/python.sql \
+	event/generate/node.sql \
+	event/generate/c.sql \
+	event/generate/shell.sql \
 	event/generate.sql \
 	readiness/readiness.sql \
 	readiness/context.sql \

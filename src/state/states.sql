@@ -54,6 +54,24 @@ COMMENT ON COLUMN tasker.transition_rules.to_state IS 'State after the change.';
 COMMENT ON COLUMN tasker.transition_rules.event IS 'Event that the change is reported as.';
 COMMENT ON COLUMN tasker.transition_rules.meaning IS 'What brings the change about.';
 
+CREATE VIEW tasker.state_codes AS
+SELECT s.machine,
+       tasker._state_code(s.machine, s.name) AS code,
+       s.name
+FROM (
+    SELECT r.machine, r.to_state AS name
+    FROM tasker._transition_rules() AS r
+    UNION
+    SELECT r.machine, r.from_state
+    FROM tasker._transition_rules() AS r
+    WHERE r.from_state IS NOT NULL) AS s
+ORDER BY 1, 2;
+COMMENT ON VIEW tasker.state_codes IS
+'What the codes in tasker.log mean, for whoever reads its rows as they are: by logical decoding, say.';
+COMMENT ON COLUMN tasker.state_codes.machine IS 'task (step_no 0 in the log) or step.';
+COMMENT ON COLUMN tasker.state_codes.code IS 'Number that is stored. Never given another meaning.';
+COMMENT ON COLUMN tasker.state_codes.name IS 'State.';
+
 CREATE FUNCTION tasker.clock()
 RETURNS timestamptz
 LANGUAGE C VOLATILE PARALLEL SAFE

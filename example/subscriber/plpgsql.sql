@@ -2,7 +2,7 @@
 --
 --     psql --single-transaction --file=notification.sql
 --
--- The notifier calls subscriber_notification.handle() for each event since this was first
+-- subscriber_notification.handle() is called with each event since this was first
 -- run, in order within a task, as the role that ran it.  What a function writes
 -- is committed when the event counts as handled.  If it raises, that is rolled
 -- back, and the event comes again after a pause; those of other tasks go on.

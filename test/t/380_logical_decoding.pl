@@ -124,7 +124,8 @@ FROM pg_logical_slot_peek_changes('events', NULL, NULL, 'format-version', '2', '
 WHERE data::jsonb ->> 'action' NOT IN ('B', 'C')
 SQL
 is(scalar(grep { !/^\{"action":"I","schema":"tasker","table":"(?:log|published_event)",/ } @changes), 0, 'wal2json: nothing but new rows');
-my @decoded = split /\n/, $node->safe_psql('postgres', $query);
+# The subscriber has not asked for what happens in registries.
+my @decoded = grep { !/\|\|$/ } split /\n/, $node->safe_psql('postgres', $query);
 is(sorted(@decoded), sorted(@fetched), 'wal2json: the rows are the events that a subscriber gets');
 
 # Both in the order of what happened, task by task.
@@ -139,7 +140,7 @@ is(by_task(@decoded), by_task(@fetched), 'in the same order within a task');
 is($node->safe_psql('postgres', $query), '', 'and once: the slot has moved on');
 
 # test_decoding: the same rows as text.
-my %rows = (log => 0, published_event => 0);
+my $published = 0;
 my %codes = map { my ($machine, $code, $name) = split /\|/; ("$machine $code" => $name) }
   split /\n/, $node->safe_psql('postgres', 'SELECT machine, code, name FROM tasker.state_codes');
 my (@moves, @others);
@@ -148,8 +149,8 @@ foreach my $line (split /\n/, $node->safe_psql('postgres', "SELECT data FROM pg_
 	next unless $line =~ /^table tasker\.(log|published_event): (\w+): (.*)/;
 	my ($table, $action, $fields) = ($1, $2, $3);
 
-	$rows{$table}++;
 	push @others, $line if $action ne 'INSERT';
+	$published++ if $fields =~ /name\[text\]:'order\.fulfilled'/;
 	next if $table ne 'log';
 	my %field = $fields =~ /(\w+)\[[^\]]+\]:('(?:[^']|'')*'|\S+)/g;
 	my $machine = $field{step_no} == 0 ? 'task' : 'step';
@@ -157,7 +158,7 @@ foreach my $line (split /\n/, $node->safe_psql('postgres', "SELECT data FROM pg_
 	push @moves, join '|', $field{id}, $field{task_id}, $name->($field{to_state});
 }
 is(scalar(@others), 0, 'test_decoding: nothing but new rows');
-is($rows{published_event}, 20, 'test_decoding: the published events');
+is($published, 20, 'test_decoding: the published events');
 is(sorted(@moves), sorted(split /\n/, $node->safe_psql('postgres', <<'SQL')), 'test_decoding: the log, with the names of its states');
 SELECT t.transition_id, t.task_id, t.to_state
 FROM tasker.log AS l

@@ -9,7 +9,7 @@ AS $function$
 --
 --     psql --single-transaction --file={{name}}.sql
 --
--- The notifier calls {{schema}}.handle() for each event since this was first
+-- {{schema}}.handle() is called with each event since this was first
 -- run, in order within a task, as the role that ran it.  What a function writes
 -- is committed when the event counts as handled.  If it raises, that is rolled
 -- back, and the event comes again after a pause; those of other tasks go on.

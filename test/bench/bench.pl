@@ -284,7 +284,7 @@ sub count_statements
 		prepare_statements($run);
 		foreach my $graph (map { $_->[0] } @graphs)
 		{
-			$statements{$graph}{$_} = Bench::Statements::a_batch($run, $graph, $_) foreach @batch_sizes;
+			($statements{$graph}{$_}) = Bench::Statements::a_batch($run, $graph, $_) foreach @batch_sizes;
 			say_progress("statements a batch: $graph:", @{ $statements{$graph} }{@batch_sizes});
 		}
 		1;

@@ -144,10 +144,11 @@ SKIP:
 	{
 		foreach my $size (@BATCH_SIZES)
 		{
-			my $statements = Bench::Statements::a_batch($execute, $graph, $size);
+			my ($statements, @which) = Bench::Statements::a_batch($execute, $graph, $size);
 
 			note("$graph: a batch of $size: statements $statements, limit $STATEMENTS");
-			cmp_ok($statements, '<=', $STATEMENTS, "$graph: statements for a batch of $size");
+			cmp_ok($statements, '<=', $STATEMENTS, "$graph: statements for a batch of $size")
+				or diag(@which);
 		}
 	}
 }

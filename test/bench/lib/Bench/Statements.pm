@@ -47,21 +47,22 @@ sub wait_for_rest
 }
 
 # How often each statement of the executor ran since the last reset.  The
-# notifier, which is the same role, only reads the log; the executor never does.
+# notifier is the same role: its statements are about the log and the tables of
+# events, which those of the executor never are.
 sub executed
 {
 	my ($execute) = @_;
 	my $answer = $execute->(<<'SQL');
 SET ROLE watcher;
-SELECT s.queryid, sum(s.calls)
+SELECT regexp_replace(min(s.query), '\s+', ' ', 'g'), sum(s.calls)
 FROM pg_stat_statements AS s
 JOIN pg_database AS d ON d.oid = s.dbid AND d.datname = current_database()
 WHERE s.userid = 10
-  AND s.query !~ 'tasker\.log'
+  AND s.query !~ 'tasker\._?(log|move|tick|match|subscriber|published_event|make_parts|tidy_events)'
 GROUP BY s.queryid
 SQL
 
-	return { map { split /\|/ } split /\n/, $answer };
+	return { map { /(.*)\|(.*)/ } split /\n/, $answer };
 }
 
 # Transactions in which tasks from this one on moved.
@@ -101,8 +102,8 @@ sub run_batches
 	die "$tasks tasks of $graph were $made batches, not $batches\n";
 }
 
-# Statements that a batch of so many tasks takes.  Each is rounded by itself: what
-# runs by the clock, and not for each batch, is none of it.
+# Statements that a batch of so many tasks takes, and how often each.  Each is
+# rounded by itself: what runs by the clock, and not for each batch, is none of it.
 sub a_batch
 {
 	my ($execute, $graph, $size) = @_;
@@ -110,7 +111,10 @@ sub a_batch
 	$execute->("ALTER SYSTEM SET tasker.batch_size = $size");
 	$execute->('SELECT pg_reload_conf()');
 	my ($few, $many) = map { run_batches($execute, $graph, $size, $_) } FEW, MANY;
-	return sum0(map { sprintf '%.0f', ($many->{$_} - ($few->{$_} // 0)) / (MANY - FEW) } keys %$many);
+	my %a_batch = map { $_ => sprintf '%.0f', ($many->{$_} - ($few->{$_} // 0)) / (MANY - FEW) } keys %$many;
+	my @counted = grep { $a_batch{$_} > 0 } sort keys %a_batch;
+
+	return (sum0(@a_batch{@counted}), map { "$a_batch{$_} x $_" } @counted);
 }
 
 1;

@@ -43,9 +43,9 @@ COMMENT ON COLUMN tasker._tick_event.namespace IS 'Namespace of a published even
 
 CREATE FUNCTION tasker._tick_part_size()
 RETURNS integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
-AS 'SELECT 2000';
+AS 'BEGIN RETURN 2000; END;';
 COMMENT ON FUNCTION tasker._tick_part_size() IS
 'Number of events up to which one tick holds all of them: what a fetch may have to sort. Private.';
 

@@ -61,6 +61,7 @@
 
 #define ROUND_MS		10		/* under load, a round in this time */
 #define RETRY_MS		1000	/* after a round that failed */
+#define BELL_LOCK_MS	100		/* for the queue of notifications, which all of the server share */
 #define COMPLAIN_MS		60000	/* about that, at the most */
 #define WHOLE_MS		1000	/* between looks whether a restore is whole */
 
@@ -98,6 +99,8 @@ static int64 rung_tick = 0;
 static bool steps_wanted = false;
 
 static TimestampTz complained_at;
+static TimestampTz ring_failed_at;
+static bool round_failed;
 static TimestampTz tidied_at;
 
 /* Pages of the log from here on are not in its BRIN index yet; or invalid. */
@@ -602,15 +605,20 @@ tick_round(void)
 	return wake;
 }
 
-/* The second one: rings. */
+/*
+ * The second one: rings.  Who holds the queue of notifications, by a commit that
+ * waits for a standby, say, keeps the bells waiting, and nothing else.
+ */
 static void
 ring_round(void)
 {
-	if (!cursor.valid || (last_tick == rung_tick && !steps_wanted))
-		return;
+	char		limit[16];
+
+	snprintf(limit, sizeof(limit), "%d", BELL_LOCK_MS);
 	worker_begin();
 	if (engine_state() == ENGINE_ACTIVE)
 	{
+		(void) set_config_option("lock_timeout", limit, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 		PushActiveSnapshot(GetLatestSnapshot());
 		if (last_tick > rung_tick)
 		{
@@ -700,10 +708,54 @@ index_log(void)
 	worker_commit();
 }
 
+/* After an error, in PG_CATCH(): says it now and then, and ends the transaction. */
+static void
+give_up(MemoryContext context)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	HOLD_INTERRUPTS();
+	MemoryContextSwitchTo(context);
+	if (complained_at == 0 || TimestampDifferenceExceeds(complained_at, now, COMPLAIN_MS))
+	{
+		EmitErrorReport();
+		complained_at = now;
+	}
+	AbortCurrentTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+}
+
 /*
- * A round that may fail: the queue of notifications may be full, above all.
- * Then ticks go on, and all that was not rung for is rung for later.
+ * Rings, if there is anything to ring for.  Where it fails, as the queue of
+ * notifications is full or held by somebody, all that was not rung for is rung
+ * for later, and ticks go on meanwhile.  Returns when to try again.
  */
+static TimestampTz
+try_ring(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	if (!cursor.valid || (last_tick == rung_tick && !steps_wanted))
+		return PG_INT64_MAX;
+	if (ring_failed_at == 0 || TimestampDifferenceExceeds(ring_failed_at, GetCurrentTimestamp(), RETRY_MS))
+	{
+		PG_TRY();
+		{
+			ring_round();
+			ring_failed_at = 0;
+		}
+		PG_CATCH();
+		{
+			give_up(context);
+			ring_failed_at = GetCurrentTimestamp();
+		}
+		PG_END_TRY();
+	}
+	return ring_failed_at == 0 ? PG_INT64_MAX : TimestampTzPlusMilliseconds(tasker_now(), RETRY_MS);
+}
+
+/* A round that may fail. */
 static TimestampTz
 try_round(void)
 {
@@ -711,32 +763,23 @@ try_round(void)
 	MemoryContext context = CurrentMemoryContext;
 
 	(void) pg_atomic_fetch_add_u32(&my_database->rounds_begun, 1);
+	round_failed = false;
 	PG_TRY();
 	{
 		wake = tick_round();
 		round_is_done();
-		ring_round();
+		wake = Min(wake, try_ring());
 		index_log();
 		tidy();
 	}
 	PG_CATCH();
 	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		HOLD_INTERRUPTS();
-		MemoryContextSwitchTo(context);
-		if (complained_at == 0 || TimestampDifferenceExceeds(complained_at, now, COMPLAIN_MS))
-		{
-			EmitErrorReport();
-			complained_at = now;
-		}
-		AbortCurrentTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
+		give_up(context);
 
 		/* Raised again, as it may have been cleared for nothing. */
 		pg_atomic_write_u32(&my_database->log_written, 1);
 		round_is_done();
+		round_failed = true;
 		wake = TimestampTzPlusMilliseconds(tasker_now(), RETRY_MS);
 	}
 	PG_END_TRY();
@@ -804,7 +847,7 @@ tasker_notifier_main(Datum arg)
 			now = tasker_now();
 			if (wake != PG_INT64_MAX && now >= wake)
 				break;
-			if (wake == PG_INT64_MAX && is_called(looks, activate_restored))
+			if (!round_failed && is_called(looks, activate_restored))
 			{
 				/* Before the last round: the clock was set back. */
 				if (now >= next || now < round_at ||

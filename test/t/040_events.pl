@@ -3,6 +3,7 @@ use strict;
 use warnings;
 
 use FindBin;
+use IPC::Run;
 use lib $FindBin::RealBin;
 
 use PostgreSQL::Test::Cluster;
@@ -66,6 +67,32 @@ $heard = hears(qr/\{"event":"\*","from":"\d+","to":"\d+"\}/, 'are announced by o
 my ($from, $to) = $heard =~ /"from":"(\d+)","to":"(\d+)"/;
 cmp_ok($node->safe_psql('postgres', "SELECT count(*) FROM tasker.transitions WHERE transition_id BETWEEN $from AND $to"),
 	'>', 10, 'whose range holds them');
+
+# A commit that waits for a standby keeps the queue of notifications locked, as
+# long as it likes: that holds up nobody who creates tasks, nor what fetches.
+$node->safe_psql('postgres', "SELECT tasker.subscribe('steady', '{task.completed}')");
+$node->append_conf('postgresql.conf', "synchronous_commit = local\nsynchronous_standby_names = 'nobody'");
+$node->reload;
+wait_until($node, 'postgres', "SELECT current_setting('synchronous_standby_names') = 'nobody'", 'a standby that is not there');
+my $ringer = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SET synchronous_commit = on', '-c', 'BEGIN; CREATE TABLE written (); NOTIFY anything; COMMIT' ],
+	'>', \my $rung, '2>', \my $warned);
+wait_until($node, 'postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'", 'a NOTIFY whose commit waits');
+my $queue_lock = "locktype = 'object' AND database = 0 AND classid = 'pg_database'::regclass AND objid = 0";
+is($node->safe_psql('postgres', "SELECT count(*) FROM pg_locks WHERE $queue_lock AND granted"), '1', 'it has the lock that NOTIFY takes');
+for my $round (1 .. 3)
+{
+	my $completed = $node->safe_psql('postgres', "SELECT tasker.create_task('quick')");
+
+	is($node->safe_psql('postgres', "SELECT task_id FROM tasker.fetch_events('steady', wait => '1 min') WHERE task_id = $completed"), $completed,
+		"a task is created, run and told meanwhile, $round");
+	$node->safe_psql('postgres', "SELECT tasker.ack_events('steady', event_id) FROM tasker.fetch_events('steady') ORDER BY occurred_at DESC LIMIT 1");
+	$id = $completed;
+}
+$node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
+$node->reload;
+$ringer->finish;
+hears(qr/"event":"\*"|"task\.completed","task_id":$id\}/, 'bells ring when it has let go');
+$node->safe_psql('postgres', "SELECT tasker.unsubscribe('steady')");
 
 # Waiting.
 my $waiter = $node->background_psql('postgres');

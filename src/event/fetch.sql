@@ -409,19 +409,23 @@ BEGIN
             HINT = 'Fetch in a READ COMMITTED transaction, or without wait.';
     END IF;
     LOOP
-        SELECT coalesce((SELECT max(t.tick_id) FROM tasker.tick AS t), 0), c.tick_id
-        INTO last_tick, old_tick
-        FROM tasker.subscriber_cursor AS c
-        WHERE c.subscriber_id = target.subscriber_id;
+        last_tick := coalesce((SELECT max(t.tick_id) FROM tasker.tick AS t), 0);
         BEGIN
+            -- Behind what others do who are at it now.
+            SELECT c.tick_id
+            INTO old_tick
+            FROM tasker.subscriber_cursor AS c
+            WHERE c.subscriber_id = target.subscriber_id
+            FOR UPDATE;
             hand := tasker._fill_hand(target, consumer_name, max_events);
             IF hand.event_ids = '{}' THEN
-                -- A long search that came to nothing is not to be made again.
+                -- A long search that came to nothing is not to be made again; a
+                -- short one is, if only others got what it found.
                 IF EXISTS (
                     SELECT
                     FROM tasker.subscriber_cursor AS c
                     WHERE c.subscriber_id = target.subscriber_id
-                      AND c.tick_id > old_tick)
+                      AND c.tick_id > old_tick + 100)
                 THEN
                     RETURN;
                 END IF;

@@ -167,6 +167,17 @@ row_time(uint64 row, int column)
 	return isnull ? 0 : DatumGetTimestampTz(value);
 }
 
+Datum
+ids_argument(const int64 *ids, int count)
+{
+	Datum	   *elements = palloc(Max(count, 1) * sizeof(Datum));
+
+	for (int i = 0; i < count; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(elements, count, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
 int
 array_argument(FunctionCallInfo fcinfo, int arg, Datum **elements, bool **nulls)
 {

@@ -42,6 +42,9 @@ extern char *row_text(uint64 row, int column, MemoryContext context);	/* NULL fo
 extern Jsonb *row_jsonb(uint64 row, int column, MemoryContext context);	/* a copy, or NULL */
 extern TimestampTz row_time(uint64 row, int column);	/* 0 for null */
 
+/* Ids as an argument of a statement: a bigint[]. */
+extern Datum ids_argument(const int64 *ids, int count);
+
 /* Elements of an array that a function was called with; -1 where it is NULL. */
 extern int	array_argument(FunctionCallInfo fcinfo, int arg, Datum **elements, bool **nulls);
 

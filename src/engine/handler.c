@@ -106,6 +106,14 @@ handler_note_constraints(void)
 		moved_constraints = true;
 }
 
+bool
+handler_is_suspect(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
+		sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
 /*
  * Results of the steps that this one depends on, by name.
  */
@@ -119,20 +127,12 @@ dependencies_of(TaskRun *task, PlanStep *step)
 	{
 		int			parent = step->parents[i];
 		Jsonb	   *results = task->steps[parent - 1].results;
-		JsonbValue	value;
 
 		graph_push_string(&state, WJB_KEY, plan_step(task->plan, parent)->name);
 		if (results == NULL)
-			value.type = jbvNull;
-		else if (!JB_ROOT_IS_SCALAR(results))
-		{
-			value.type = jbvBinary;
-			value.val.binary.data = &results->root;
-			value.val.binary.len = VARSIZE_ANY_EXHDR(results);
-		}
+			pushJsonbValue(&state, WJB_VALUE, &(JsonbValue) {.type = jbvNull});
 		else
-			JsonbExtractScalar(&results->root, &value);
-		pushJsonbValue(&state, WJB_VALUE, &value);
+			graph_push_jsonb(&state, WJB_VALUE, results);
 	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }

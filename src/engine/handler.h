@@ -53,6 +53,9 @@ typedef struct HandlerCall
 
 extern void handler_call(const HandlerCall *call, HandlerOutcome *outcome);
 
+/* Whether a failure may be somebody else's doing, and a run alone would show. */
+extern bool handler_is_suspect(int sqlerrcode);
+
 /* A tasker.step_context. */
 extern Datum handler_step_context(TaskRun *task, int step_no);
 

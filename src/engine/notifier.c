@@ -54,6 +54,7 @@
 #include "engine/worker.h"
 #include "state/state.h"
 #include "state/store.h"
+#include "statement.h"
 #include "tasker.h"
 
 #define EVENTS_CHANNEL	"tasker_events"
@@ -281,17 +282,6 @@ cursor_load(void)
 	cursor.valid = true;
 }
 
-static Datum
-running_array(const Cursor *of)
-{
-	Datum	   *numbers = palloc(Max(of->running_count, 1) * sizeof(Datum));
-
-	for (int i = 0; i < of->running_count; i++)
-		numbers[i] = Int64GetDatum(of->running[i]);
-	return PointerGetDatum(construct_array(numbers, of->running_count, INT8OID, sizeof(int64),
-										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-}
-
 /* Makes ticks of what is new; returns the last tick there is then. */
 static int64
 make_ticks(const char *ranges)
@@ -306,7 +296,7 @@ make_ticks(const char *ranges)
 		return last_tick;
 	arguments[0] = CStringGetTextDatum(ranges);
 	arguments[1] = Int64GetDatum(upcoming.next);
-	arguments[2] = running_array(&upcoming);
+	arguments[2] = ids_argument(upcoming.running, upcoming.running_count);
 	if (SPI_execute_plan(prepare_once(&plan, "SELECT tasker._tick($1::int8multirange, $2, $3)",
 									  lengthof(types), types),
 						 arguments, NULL, false, 0) != SPI_OK_SELECT)

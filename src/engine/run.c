@@ -114,17 +114,6 @@ run_find_ready(Run *run)
 	run_push_mine(run);
 }
 
-/*
- * Whether the failure may be somebody else's doing, and a run alone would show.
- */
-static bool
-is_suspect(int sqlerrcode)
-{
-	return sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
-		sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-}
-
 void
 run_fail_step(Batch *batch, TaskRun *task, int step_no, ErrorData *error, bool retryable,
 			  TimestampTz retry_at, TimestampTz at)
@@ -206,7 +195,7 @@ run_step(Run *run, TaskRun *task, int step_no)
 		graph_step_completed(batch, task, step_no, outcome.results, at);
 		push_children(run, task, step_no);
 	}
-	else if (!run->in_place && is_suspect(outcome.error->sqlerrcode) && step->tries == 0 &&
+	else if (!run->in_place && handler_is_suspect(outcome.error->sqlerrcode) && step->tries == 0 &&
 			 !(run->alone && run->ran == 1))
 		put_suspect_back(run, task, step_no, &before, moves_before, at);
 	else

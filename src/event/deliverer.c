@@ -52,7 +52,6 @@
 
 #define MAX_EVENTS		100		/* of a batch */
 #define MAX_WRITING		60		/* beyond 64, subtransactions overflow their cache */
-#define MAX_WAITING		10000	/* with so many failures a subscriber takes nothing new */
 
 /* Back-off of failed events, as that of steps. */
 #define BASE_DELAY		1.0
@@ -144,7 +143,7 @@ static Statement read_subscribers = {
 	.sql = "SELECT s.subscriber_id, s.name, s.handler, s.run_as, s.search_path, "
 	"NOT EXISTS (SELECT FROM tasker.subscriber_failure AS f "
 	"WHERE f.subscriber_id = s.subscriber_id AND f.dead_at IS NULL "
-	"OFFSET $1 - 1 LIMIT 1) "
+	"OFFSET tasker._max_failures() - 1 LIMIT 1) "
 	"AND EXISTS (SELECT FROM tasker.tick AS t WHERE t.tick_id > c.tick_id) "
 	"AND (c.matched_from IS NULL OR c.tick_id < c.matched_from "
 	"OR EXISTS (SELECT FROM tasker.subscriber_match AS m "
@@ -157,8 +156,6 @@ static Statement read_subscribers = {
 	"JOIN tasker.subscriber_cursor AS c USING (subscriber_id) "
 	"WHERE s.handler IS NOT NULL "
 	"ORDER BY s.subscriber_id",
-	.arg_count = 1,
-	.arg_types = {INT4OID},
 };
 
 static Statement next_events = {
@@ -319,20 +316,7 @@ look_at_all_waiting(void)
 		pace->look_waiting = true;
 }
 
-/*
- * An array of the events' ids, or of what else of them is an int64.
- */
-static Datum
-array_of_int64(const int64 *values, int count)
-{
-	Datum	   *elements = palloc(Max(count, 1) * sizeof(Datum));
-
-	for (int i = 0; i < count; i++)
-		elements[i] = Int64GetDatum(values[i]);
-	return PointerGetDatum(construct_array(elements, count, INT8OID, sizeof(int64),
-										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-}
-
+/* What of the events is an id, as an argument of a statement. */
 #define DELIVERY_ARRAY(field) \
 static Datum \
 array_of_##field(const Round *round) \
@@ -340,7 +324,7 @@ array_of_##field(const Round *round) \
 	int64	   *values = palloc(Max(round->count, 1) * sizeof(int64)); \
 	for (int i = 0; i < round->count; i++) \
 		values[i] = round->deliveries[i].field; \
-	return array_of_int64(values, round->count); \
+	return ids_argument(values, round->count); \
 }
 
 DELIVERY_ARRAY(event_id)
@@ -511,7 +495,6 @@ event_as_jsonb(const Delivery *delivery)
 {
 	JsonbParseState *state = NULL;
 	char		when[MAXDATELEN + 1];
-	JsonbValue	value;
 	Jsonb	   *beside;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
@@ -531,15 +514,7 @@ event_as_jsonb(const Delivery *delivery)
 	if (!JB_ROOT_IS_OBJECT(delivery->payload))
 	{
 		graph_push_string(&state, WJB_KEY, "payload");
-		if (JB_ROOT_IS_SCALAR(delivery->payload))
-			JsonbExtractScalar(&delivery->payload->root, &value);
-		else
-		{
-			value.type = jbvBinary;
-			value.val.binary.data = &delivery->payload->root;
-			value.val.binary.len = VARSIZE_ANY_EXHDR(delivery->payload);
-		}
-		pushJsonbValue(&state, WJB_VALUE, &value);
+		graph_push_jsonb(&state, WJB_VALUE, delivery->payload);
 	}
 	beside = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 	if (!JB_ROOT_IS_OBJECT(delivery->payload))
@@ -591,17 +566,6 @@ event_timed_out(void *subject, int64 allowed, ErrorData *error)
 }
 
 /*
- * Whether the failure may be somebody else's doing, and a run alone would show.
- */
-static bool
-is_suspect(int sqlerrcode)
-{
-	return sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
-		sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
-}
-
-/*
  * Gives one event to the handler, and takes in how that ended.
  */
 static void
@@ -638,7 +602,7 @@ deliver(Round *round, Delivery *delivery)
 		delivery->fate = FATE_DONE;
 		round->freed |= delivery->has_row;
 	}
-	else if (is_suspect(outcome.error->sqlerrcode) && round->count > 1)
+	else if (handler_is_suspect(outcome.error->sqlerrcode) && round->count > 1)
 		put_aside(round, delivery);
 	else
 		fail(round, delivery, outcome.error, outcome.retry_after);
@@ -818,7 +782,7 @@ store_round(Round *round)
 	{
 		Datum		values[2] = {
 			Int32GetDatum(round->subscriber->subscriber_id),
-			array_of_int64(settled, settled_count)
+			ids_argument(settled, settled_count)
 		};
 
 		statement_run(&delete_rows, values, NULL);
@@ -976,8 +940,7 @@ guarded_batch(Subscriber *subscriber, Source source)
 static List *
 read_all_subscribers(MemoryContext context)
 {
-	Datum		value = Int32GetDatum(MAX_WAITING);
-	uint64		rows = statement_run(&read_subscribers, &value, NULL);
+	uint64		rows = statement_run(&read_subscribers, NULL, NULL);
 	MemoryContext before = MemoryContextSwitchTo(context);
 	List	   *all = NIL;
 

@@ -14,7 +14,7 @@ AS $$
     SELECT 10000;
 $$;
 COMMENT ON FUNCTION tasker._max_failures() IS
-'With so many events that wait for its handler a subscriber takes no new ones; deliverer.c knows the same number. Private.';
+'With so many events that wait for its handler a subscriber takes no new ones. Private.';
 
 CREATE FUNCTION tasker._check_subscriber_handler(handler regproc, caller text DEFAULT NULL)
 RETURNS text
@@ -25,61 +25,27 @@ DECLARE
     proc record;
     is_a text;
 BEGIN
-    SELECT p.oid::regprocedure::text AS signature, p.prokind, p.proretset, p.prorettype,
-           p.proargtypes::oid[] AS arguments, p.provariadic,
-           p.pronamespace, n.nspname, format('%I.%I', n.nspname, p.proname) AS qualified
+    SELECT f.*
     INTO proc
-    FROM pg_proc AS p
-    JOIN pg_namespace AS n ON n.oid = p.pronamespace
-    WHERE p.oid = handler;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'undefined_function',
-            MESSAGE = format('there is no function with OID %s', handler::oid),
-            DETAIL = 'The argument handler names no function of this database.',
-            HINT = 'Give the function''s name, such as ''my_schema.my_handler''.';
-    END IF;
+    FROM tasker._handler_function(handler) AS f;
     is_a := CASE
-        WHEN proc.prokind = 'p' THEN 'a procedure'
-        WHEN proc.prokind = 'a' THEN 'an aggregate'
-        WHEN proc.prokind = 'w' THEN 'a window function'
-        WHEN proc.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) THEN 'a trigger function'
-        WHEN proc.proretset THEN 'a function that returns a set'
+        WHEN proc.is_a IS NOT NULL THEN proc.is_a
+        WHEN proc.result IN ('trigger'::regtype, 'event_trigger'::regtype) THEN 'a trigger function'
+        WHEN proc.returns_set THEN 'a function that returns a set'
     END;
     IF is_a IS NOT NULL
-       OR proc.provariadic <> 0
-       OR array_length(proc.arguments, 1) IS DISTINCT FROM 1
-       OR NOT proc.arguments[array_lower(proc.arguments, 1)] IN (to_regtype('tasker.event'), 'jsonb'::regtype) THEN
+       OR (proc.argument IN (to_regtype('tasker.event'), 'jsonb'::regtype)) IS NOT TRUE THEN
         RAISE EXCEPTION USING
             ERRCODE = 'invalid_function_definition',
             MESSAGE = format('%s cannot be the handler of a subscriber', proc.signature),
             DETAIL = format('It is %s; such a handler is a function that takes one tasker.event or one jsonb.',
-                coalesce(is_a,
-                         'a function that takes '
-                         || coalesce((SELECT string_agg(format_type(a.type, NULL), ', ' ORDER BY a.n)
-                                      FROM unnest(proc.arguments) WITH ORDINALITY AS a (type, n)), 'nothing'))),
+                coalesce(is_a, 'a function that takes ' || proc.takes)),
             HINT = format('CREATE FUNCTION %s(event tasker.event) RETURNS void LANGUAGE plpgsql AS $f$ BEGIN RAISE LOG ''%%'', event.name; END $f$;',
                           proc.qualified);
     END IF;
-    IF pg_is_other_temp_schema(proc.pronamespace) OR proc.pronamespace = pg_my_temp_schema() THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'invalid_function_definition',
-            MESSAGE = format('%s cannot be the handler of a subscriber', proc.signature),
-            DETAIL = 'It is temporary, and no other session can call it.',
-            HINT = 'Create it in a schema that stays.';
-    END IF;
-    IF caller IS NOT NULL
-       AND NOT (has_function_privilege(caller, handler::oid, 'EXECUTE')
-                AND has_schema_privilege(caller, proc.pronamespace, 'USAGE')) THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'insufficient_privilege',
-            MESSAGE = format('role "%s" may not execute %s', caller, proc.signature),
-            DETAIL = 'A handler runs as the role that subscribes.',
-            HINT = format('GRANT USAGE ON SCHEMA %I TO %I; GRANT EXECUTE ON FUNCTION %s TO %I;',
-                          proc.nspname, caller, proc.signature, caller);
-    END IF;
+    PERFORM tasker._check_callable(handler, caller, 'the handler of a subscriber', 'A handler runs as the role that subscribes.');
     RETURN format('%s(%s)', proc.qualified,
-                  CASE proc.arguments[array_lower(proc.arguments, 1)]
+                  CASE proc.argument
                       WHEN 'jsonb'::regtype THEN 'jsonb'
                       ELSE 'tasker.event' END);
 END;

@@ -382,7 +382,7 @@ read_tasks(Match *match, MemoryContext context)
 		"SELECT f.task_id, f.namespace, f.facts FROM tasker._task_facts($1) AS f",
 		1, {INT8ARRAYOID}
 	};
-	Datum	   *ids = MemoryContextAllocHuge(context, (match->event_count + 1) * sizeof(Datum));
+	int64	   *ids = MemoryContextAllocHuge(context, (match->event_count + 1) * sizeof(int64));
 	int			count = 0;
 	Datum		argument;
 	uint64		rows;
@@ -402,12 +402,11 @@ read_tasks(Match *match, MemoryContext context)
 		task->namespace = NULL;
 		task->facts = NULL;
 		task->found = NIL;
-		ids[count++] = Int64GetDatum(task_id);
+		ids[count++] = task_id;
 	}
 	if (!match->needs_tasks || count == 0)
 		return;
-	argument = PointerGetDatum(construct_array(ids, count, INT8OID, sizeof(int64),
-											   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	argument = ids_argument(ids, count);
 	rows = statement_run(&statement, &argument, NULL);
 	for (uint64 i = 0; i < rows; i++)
 	{
@@ -549,8 +548,8 @@ decide_by_payload(Match *match)
 		"SELECT e.place, e.payload FROM tasker._events($1, $2) AS e",
 		2, {INT8ARRAYOID, INT8ARRAYOID}
 	};
-	Datum	   *event_ids;
-	Datum	   *row_ids;
+	int64	   *event_ids;
+	int64	   *row_ids;
 	int		   *first;			/* candidate of each event that is asked for */
 	int			count = 0;
 	Datum		arguments[2];
@@ -558,8 +557,8 @@ decide_by_payload(Match *match)
 
 	if (match->undecided_count == 0)
 		return;
-	event_ids = palloc(match->undecided_count * sizeof(Datum));
-	row_ids = palloc(match->undecided_count * sizeof(Datum));
+	event_ids = palloc(match->undecided_count * sizeof(int64));
+	row_ids = palloc(match->undecided_count * sizeof(int64));
 	first = palloc(match->undecided_count * sizeof(int));
 
 	/* Candidates come event by event, so an event's stand together. */
@@ -569,14 +568,12 @@ decide_by_payload(Match *match)
 
 		if (i > 0 && match->undecided[i - 1].event == event)
 			continue;
-		event_ids[count] = Int64GetDatum(event->event_id);
-		row_ids[count] = Int64GetDatum(event->row_id);
+		event_ids[count] = event->event_id;
+		row_ids[count] = event->row_id;
 		first[count++] = i;
 	}
-	arguments[0] = PointerGetDatum(construct_array(event_ids, count, INT8OID, sizeof(int64),
-												   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	arguments[1] = PointerGetDatum(construct_array(row_ids, count, INT8OID, sizeof(int64),
-												   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	arguments[0] = ids_argument(event_ids, count);
+	arguments[1] = ids_argument(row_ids, count);
 	rows = statement_run(&statement, arguments, NULL);
 	for (uint64 i = 0; i < rows; i++)
 	{

@@ -15,6 +15,8 @@
 #include "utils/json.h"
 #include "utils/jsonb.h"
 
+#include "state/state.h"
+
 PG_FUNCTION_INFO_V1(tasker_payload);
 
 #define PAIRS_FROM	2			/* arguments before those that come in pairs */
@@ -108,7 +110,6 @@ push_value(JsonbParseState **state, Oid type, Datum datum)
 	static const int utc = 0;
 	char		time[MAXDATELEN + 1];
 	JsonbValue	value;
-	Jsonb	   *jsonb;
 
 	switch (type)
 	{
@@ -143,16 +144,7 @@ push_value(JsonbParseState **state, Oid type, Datum datum)
 			push_string(state, WJB_VALUE, pstrdup(time), strlen(time));
 			break;
 		case JSONBOID:
-			jsonb = DatumGetJsonbP(datum);
-			if (JB_ROOT_IS_SCALAR(jsonb))
-				JsonbExtractScalar(&jsonb->root, &value);
-			else
-			{
-				value.type = jbvBinary;
-				value.val.binary.data = &jsonb->root;
-				value.val.binary.len = VARSIZE(jsonb) - VARHDRSZ;
-			}
-			pushJsonbValue(state, WJB_VALUE, &value);
+			graph_push_jsonb(state, WJB_VALUE, DatumGetJsonbP(datum));
 			break;
 		default:
 			elog(ERROR, "type %u has no place in a payload", type);

@@ -515,7 +515,7 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 {
 	Batch	   *batch = batch_create(CurrentMemoryContext);
 	int64	   *tasks = palloc(Max(reports->count, 1) * sizeof(int64));
-	Datum	   *steps = palloc(Max(reports->count, 1) * sizeof(Datum));
+	int64	   *steps = palloc(Max(reports->count, 1) * sizeof(int64));
 	Datum		lock;
 	ArrayBuildState *ids = NULL;
 	ArrayBuildState *numbers = NULL;
@@ -527,10 +527,9 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 	for (int i = 0; i < reports->count; i++)
 	{
 		tasks[i] = reports->report[i].step_id >> TASKER_STEP_BITS;
-		steps[i] = Int64GetDatum(reports->report[i].step_id);
+		steps[i] = reports->report[i].step_id;
 	}
-	lock = PointerGetDatum(construct_array(steps, reports->count, INT8OID, 8, true,
-										   TYPALIGN_DOUBLE));
+	lock = ids_argument(steps, reports->count);
 	statement_run(&lock_leases, &lock, NULL);
 	load_locked(batch, tasks, reports->count);
 	now = tasker_now();

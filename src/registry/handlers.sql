@@ -121,28 +121,34 @@ $$;
 COMMENT ON FUNCTION tasker._check_handler_name(text, text, text) IS
 'Raises 22004 or TK005 where a handler cannot be registered under that name, namespace and version. Private.';
 
-CREATE FUNCTION tasker._check_handler_function(handler regproc, caller text)
-RETURNS text
+-- Of the functions that the engine calls for its users: handlers of steps and
+-- those of subscribers.
+CREATE FUNCTION tasker._handler_function(
+    handler regproc,
+    OUT signature text,
+    OUT qualified text,
+    OUT is_a text,
+    OUT returns_set boolean,
+    OUT result oid,
+    OUT argument oid,
+    OUT takes text)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    step_context constant oid := to_regtype('tasker.step_context');
-    proc record;
-    is_a text;
 BEGIN
-    IF handler IS NULL THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'null_value_not_allowed',
-            MESSAGE = 'function of a handler must not be NULL',
-            DETAIL = 'The argument handler is NULL.',
-            HINT = 'A handler without a function is registered by tasker.register_external_handler().';
-    END IF;
-    SELECT p.oid::regprocedure::text AS signature, p.prokind, p.proretset, p.prorettype,
-           p.proargtypes::oid[] AS arguments, p.provariadic,
-           format_type(p.prorettype, NULL) AS result,
-           p.pronamespace, n.nspname, format('%I.%I', n.nspname, p.proname) AS qualified
-    INTO proc
+    SELECT p.oid::regprocedure::text,
+           format('%I.%I', n.nspname, p.proname),
+           CASE p.prokind
+               WHEN 'p' THEN 'a procedure'
+               WHEN 'a' THEN 'an aggregate'
+               WHEN 'w' THEN 'a window function'
+           END,
+           p.proretset,
+           p.prorettype,
+           CASE WHEN p.provariadic = 0 AND p.pronargs = 1 THEN p.proargtypes[0] END,
+           coalesce((SELECT string_agg(format_type(a.type, NULL), ', ' ORDER BY a.n)
+                     FROM unnest(p.proargtypes) WITH ORDINALITY AS a (type, n)), 'nothing')
+    INTO signature, qualified, is_a, returns_set, result, argument, takes
     FROM pg_proc AS p
     JOIN pg_namespace AS n ON n.oid = p.pronamespace
     WHERE p.oid = handler;
@@ -153,46 +159,76 @@ BEGIN
             DETAIL = 'The argument handler names no function of this database.',
             HINT = 'Give the function''s name, such as ''my_schema.my_handler''.';
     END IF;
-    is_a := CASE
-        WHEN proc.prokind = 'p' THEN 'a procedure'
-        WHEN proc.prokind = 'a' THEN 'an aggregate'
-        WHEN proc.prokind = 'w' THEN 'a window function'
-    END;
-    IF is_a IS NOT NULL
-       OR proc.proretset
-       OR proc.prorettype <> 'jsonb'::regtype
-       OR proc.provariadic <> 0
-       OR array_length(proc.arguments, 1) IS DISTINCT FROM 1
-       OR proc.arguments[array_lower(proc.arguments, 1)] IS DISTINCT FROM step_context THEN
+END;
+$$;
+COMMENT ON FUNCTION tasker._handler_function(regproc) IS
+'What a function is that somebody wants to be called: its signature and its name, qualified and quoted; what it is where it is no plain function; whether it returns a set, the type of what it returns, that of its argument where it takes exactly one, and what it takes, for people. Raises 42883 where there is none. Private.';
+
+CREATE FUNCTION tasker._check_callable(handler regproc, caller text, purpose text, reason text)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    schema constant oid := (SELECT p.pronamespace FROM pg_proc AS p WHERE p.oid = handler);
+BEGIN
+    IF pg_is_other_temp_schema(schema) OR schema = pg_my_temp_schema() THEN
         RAISE EXCEPTION USING
             ERRCODE = 'invalid_function_definition',
-            MESSAGE = format('%s cannot be a handler', proc.signature),
-            DETAIL = format('It is %s; a handler is a function that takes one tasker.step_context and returns jsonb.',
-                CASE WHEN is_a IS NOT NULL THEN is_a
-                     ELSE format('a function that takes %s and returns %s%s',
-                                 coalesce((SELECT string_agg(format_type(a.type, NULL), ', ' ORDER BY a.n)
-                                           FROM unnest(proc.arguments) WITH ORDINALITY AS a (type, n)), 'nothing'),
-                                 CASE WHEN proc.proretset THEN 'a set of ' ELSE '' END,
-                                 proc.result) END),
-            HINT = format('CREATE FUNCTION %s(step tasker.step_context) RETURNS jsonb LANGUAGE plpgsql AS $f$ BEGIN RETURN ''{}''; END $f$;',
-                          proc.qualified);
-    END IF;
-    IF pg_is_other_temp_schema(proc.pronamespace) OR proc.pronamespace = pg_my_temp_schema() THEN
-        RAISE EXCEPTION USING
-            ERRCODE = 'invalid_function_definition',
-            MESSAGE = format('%s cannot be a handler', proc.signature),
+            MESSAGE = format('%s cannot be %s', handler::oid::regprocedure, purpose),
             DETAIL = 'It is temporary, and no other session can call it.',
             HINT = 'Create it in a schema that stays.';
     END IF;
     IF NOT has_function_privilege(caller, handler::oid, 'EXECUTE')
-       OR NOT has_schema_privilege(caller, proc.pronamespace, 'USAGE') THEN
+       OR NOT has_schema_privilege(caller, schema, 'USAGE') THEN
         RAISE EXCEPTION USING
             ERRCODE = 'insufficient_privilege',
-            MESSAGE = format('role "%s" may not execute %s', caller, proc.signature),
-            DETAIL = 'A handler runs as the role that registers it.',
-            HINT = format('GRANT USAGE ON SCHEMA %I TO %I; GRANT EXECUTE ON FUNCTION %s TO %I;',
-                          proc.nspname, caller, proc.signature, caller);
+            MESSAGE = format('role "%s" may not execute %s', caller, handler::oid::regprocedure),
+            DETAIL = reason,
+            HINT = format('GRANT USAGE ON SCHEMA %s TO %I; GRANT EXECUTE ON FUNCTION %s TO %I;',
+                          schema::regnamespace, caller, handler::oid::regprocedure, caller);
     END IF;
+END;
+$$;
+COMMENT ON FUNCTION tasker._check_callable(regproc, text, text, text) IS
+'Raises 42P13 where a function is temporary, 42501 where the caller''s role may not execute it (NULL: whoever); purpose is what it was to be, reason why that role must. Private.';
+
+CREATE FUNCTION tasker._check_handler_function(handler regproc, caller text)
+RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    step_context constant oid := to_regtype('tasker.step_context');
+    proc record;
+BEGIN
+    IF handler IS NULL THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'function of a handler must not be NULL',
+            DETAIL = 'The argument handler is NULL.',
+            HINT = 'A handler without a function is registered by tasker.register_external_handler().';
+    END IF;
+    SELECT f.*
+    INTO proc
+    FROM tasker._handler_function(handler) AS f;
+    IF proc.is_a IS NOT NULL
+       OR proc.returns_set
+       OR proc.result <> 'jsonb'::regtype
+       OR proc.argument IS DISTINCT FROM step_context THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'invalid_function_definition',
+            MESSAGE = format('%s cannot be a handler', proc.signature),
+            DETAIL = format('It is %s; a handler is a function that takes one tasker.step_context and returns jsonb.',
+                coalesce(proc.is_a,
+                         format('a function that takes %s and returns %s%s',
+                                proc.takes,
+                                CASE WHEN proc.returns_set THEN 'a set of ' ELSE '' END,
+                                format_type(proc.result, NULL)))),
+            HINT = format('CREATE FUNCTION %s(step tasker.step_context) RETURNS jsonb LANGUAGE plpgsql AS $f$ BEGIN RETURN ''{}''; END $f$;',
+                          proc.qualified);
+    END IF;
+    PERFORM tasker._check_callable(handler, caller, 'a handler', 'A handler runs as the role that registers it.');
     RETURN proc.qualified;
 END;
 $$;

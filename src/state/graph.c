@@ -418,6 +418,25 @@ graph_push_string(JsonbParseState **state, JsonbIteratorToken token, const char 
 	pushJsonbValue(state, token, &value);
 }
 
+/*
+ * A document in a jsonb that is being built, which must live until that is done.
+ */
+void
+graph_push_jsonb(JsonbParseState **state, JsonbIteratorToken token, Jsonb *jsonb)
+{
+	JsonbValue	value;
+
+	if (JB_ROOT_IS_SCALAR(jsonb))
+		JsonbExtractScalar(&jsonb->root, &value);
+	else
+	{
+		value.type = jbvBinary;
+		value.val.binary.data = &jsonb->root;
+		value.val.binary.len = VARSIZE_ANY_EXHDR(jsonb);
+	}
+	pushJsonbValue(state, token, &value);
+}
+
 static void
 push_pair(JsonbParseState **state, const char *key, const char *text)
 {

@@ -76,13 +76,13 @@ static Statement read_deadlines = {
 Datum
 load_ids(List *tasks)
 {
-	Datum	   *ids = palloc(Max(list_length(tasks), 1) * sizeof(Datum));
+	int64	   *ids = palloc(Max(list_length(tasks), 1) * sizeof(int64));
 	ListCell   *cell;
 	int			n = 0;
 
 	foreach(cell, tasks)
-		ids[n++] = Int64GetDatum(((TaskRun *) lfirst(cell))->task_id);
-	return PointerGetDatum(construct_array(ids, n, INT8OID, 8, true, TYPALIGN_DOUBLE));
+		ids[n++] = ((TaskRun *) lfirst(cell))->task_id;
+	return ids_argument(ids, n);
 }
 
 /*
@@ -251,14 +251,9 @@ load_begun(Batch *batch)
 void
 load_locked(Batch *batch, int64 *ids, int count)
 {
-	Datum	   *elements = palloc(Max(count, 1) * sizeof(Datum));
-	Datum		value;
-	uint64		rows;
+	Datum		value = ids_argument(ids, count);
+	uint64		rows = statement_run(&lock_and_read, &value, NULL);
 
-	for (int i = 0; i < count; i++)
-		elements[i] = Int64GetDatum(ids[i]);
-	value = PointerGetDatum(construct_array(elements, count, INT8OID, 8, true, TYPALIGN_DOUBLE));
-	rows = statement_run(&lock_and_read, &value, NULL);
 	for (uint64 row = 0; row < rows; row++)
 	{
 		Datum		columns[LOAD_COLUMNS];

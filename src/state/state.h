@@ -198,6 +198,7 @@ extern Jsonb *graph_error_in(MemoryContext keep, const char *message, const char
 extern int64 graph_backoff(double base_delay, double max_delay, double jitter, int attempt);
 
 extern void graph_push_string(JsonbParseState **state, JsonbIteratorToken token, const char *text);
+extern void graph_push_jsonb(JsonbParseState **state, JsonbIteratorToken token, Jsonb *jsonb);
 
 /*
  * load.c

@@ -107,7 +107,7 @@ AGENT_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototy
 
 all: $(AGENT)
 $(AGENT): $(wildcard src/agent/*.c src/agent/*.h) tasker.control
-	$(CC) $(AGENT_CFLAGS) -o $@ $(filter %.c,$^) -L$(shell $(PG_CONFIG) --libdir) -lpq
+	$(CC) $(AGENT_CFLAGS) -o $@ $(filter %.c,$^) -L$(shell $(PG_CONFIG) --libdir) -lpq -lpthread
 
 install: install-beside
 .PHONY: install-beside

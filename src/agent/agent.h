@@ -4,7 +4,8 @@
  *	  the rooms.
  *
  * main.c reads the command line and knows the subcommands; each has a file of
- * its own.  db.c is the connection that they share.
+ * its own.  Without one, run.c runs the roles of role.h, as settings.h says.
+ * db.c is how all of them reach the database.
  */
 #ifndef TASKER_AGENT_H
 #define TASKER_AGENT_H
@@ -30,6 +31,8 @@ extern char *text_format(const char *format, ...) __attribute__((format(printf, 
 
 /* db.c */
 extern PGconn *db_connect(const char *conninfo);
+extern PGconn *db_open(const char *conninfo, char **why);
+extern long backoff_ms(int failures);
 extern void db_notices_about(PGconn *connection, char *about);
 extern PGresult *db_query(PGconn *connection, const char *sql, int count,
 						  const char *const *values);

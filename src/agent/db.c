@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent.h"
 
@@ -29,10 +30,10 @@ print_notice(void *about, const PGresult *result)
 }
 
 /*
- * A connection that speaks UTF-8, or NULL, and it was said why.
+ * A connection that speaks UTF-8, or NULL, and why not, to be freed.
  */
 PGconn *
-db_connect(const char *conninfo)
+db_open(const char *conninfo, char **why)
 {
 	const char *keywords[] = {"dbname", "fallback_application_name", "client_encoding", NULL};
 	const char *values[] = {conninfo, "tasker-agent", "UTF8", NULL};
@@ -40,16 +41,47 @@ db_connect(const char *conninfo)
 
 	if (PQstatus(connection) != CONNECTION_OK)
 	{
-		char	   *message = text_copy(PQerrorMessage(connection));
-
-		message[strcspn(message, "\n")] = '\0';
-		complain("could not connect: %s", message);
-		free(message);
+		*why = text_copy(PQerrorMessage(connection));
+		(*why)[strcspn(*why, "\n")] = '\0';
 		PQfinish(connection);
+		return NULL;
+	}
+	return connection;
+}
+
+/*
+ * The same for a subcommand: says why not.
+ */
+PGconn *
+db_connect(const char *conninfo)
+{
+	char	   *why;
+	PGconn	   *connection = db_open(conninfo, &why);
+
+	if (connection == NULL)
+	{
+		complain("could not connect: %s", why);
+		free(why);
 		return NULL;
 	}
 	db_notices_about(connection, NULL);
 	return connection;
+}
+
+/*
+ * How long to wait after so many failures in a row: from 0.1 s on, twice as long
+ * each time up to 10 s, and not all at the same moment.
+ */
+long
+backoff_ms(int failures)
+{
+	long		most = 10000;
+	long		delay = failures >= 7 ? most : 100L << (failures > 0 ? failures - 1 : 0);
+	unsigned short seed[3];
+
+	if (getentropy(seed, sizeof(seed)) != 0)
+		return delay;
+	return delay - (long) (erand48(seed) * (double) delay / 4);
 }
 
 /*

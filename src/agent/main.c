@@ -10,10 +10,18 @@
 #include <string.h>
 
 #include "agent.h"
+#include "role.h"
+#include "settings.h"
 
 static const char usage_text[] =
-"usage: tasker-agent apply DIRECTORY [OPTION...]\n"
+"usage: tasker-agent [OPTION...]\n"
+"       tasker-agent apply DIRECTORY [OPTION...]\n"
 "       tasker-agent --help | --version\n"
+"\n"
+"Without a subcommand it runs steps of the type api, serves REST and the pages, and\n"
+"prints one line when it is ready.  SIGTERM lets it finish what is under way, SIGHUP\n"
+"has it read its file anew.  An option may stand in the environment, too\n"
+"(TASKER_AGENT_LOG_LEVEL), or in the file that --config names (log_level = debug).\n"
 "\n"
 "apply registers every definition (*.yaml, *.yml, *.json) below DIRECTORY in one\n"
 "transaction, and prints what that changes:\n"
@@ -23,7 +31,9 @@ static const char usage_text[] =
 "  --no-replace          a definition that is registered with another text is an error\n"
 "  --lint                print what is unwise in them, too\n"
 "\n"
-"Exit status: 0 done, 1 an error, and nothing was changed, 2 a wrong command line.\n";
+"Exit status: 0 done, 1 an error, and nothing was changed, 2 a wrong command line.\n"
+"\n"
+"Options without a subcommand, each with its default:\n";
 
 /*
  * Says on stderr what is wrong.
@@ -76,10 +86,17 @@ text_format(const char *format, ...)
 	return text;
 }
 
+static void
+print_usage(FILE *file)
+{
+	fputs(usage_text, file);
+	settings_print_help(file);
+}
+
 static int
 usage_error(void)
 {
-	fputs(usage_text, stderr);
+	print_usage(stderr);
 	return EXIT_USAGE;
 }
 
@@ -121,7 +138,7 @@ main_apply(int argc, char **argv)
 				options.lint = true;
 				break;
 			case 'h':
-				fputs(usage_text, stdout);
+				print_usage(stdout);
 				return EXIT_OK;
 			default:
 				return usage_error();
@@ -134,6 +151,16 @@ main_apply(int argc, char **argv)
 	}
 	options.directory = argv[optind];
 	return apply(&options);
+}
+
+/* A short hint, as all the options would hide what was said to be wrong. */
+static int
+main_run(int argc, char **argv)
+{
+	if (settings_read(argc, argv))
+		return run_roles();
+	fputs("usage: tasker-agent [OPTION...] | apply DIRECTORY [OPTION...] | --help | --version\n", stderr);
+	return EXIT_USAGE;
 }
 
 typedef struct Subcommand
@@ -150,10 +177,10 @@ static int
 run(int argc, char **argv)
 {
 	if (argc < 2)
-		return usage_error();
+		return main_run(argc, argv);
 	if (strcmp(argv[1], "--help") == 0)
 	{
-		fputs(usage_text, stdout);
+		print_usage(stdout);
 		return EXIT_OK;
 	}
 	if (strcmp(argv[1], "--version") == 0)
@@ -164,8 +191,7 @@ run(int argc, char **argv)
 	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++)
 		if (strcmp(argv[1], subcommands[i].name) == 0)
 			return subcommands[i].run(argc - 1, argv + 1);
-	complain("unknown subcommand or option \"%s\"", argv[1]);
-	return usage_error();
+	return main_run(argc, argv);
 }
 
 int

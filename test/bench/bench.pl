@@ -400,6 +400,18 @@ sub our_table
 			[ '', 'tasker' ], map { [ $_->{title}, cell($tasker, $_) ] } @wanted), "\n");
 }
 
+sub offered_table
+{
+	my ($tasker) = @_;
+	my @workloads = map { "offered_$_" } @Bench::Plan::SUBSCRIBERS;
+
+	return () unless wants('offered');
+	return ("### Who listens costs nothing\n\n",
+		"2,500 diamonds a second for 15 seconds, while 100 sessions LISTEN and so many subscribers fetch and acknowledge: the first everything, the others once a second the events of one task in a hundred.\n\n",
+		Bench::Table::markdown([ 'subscribers', @Bench::Plan::SUBSCRIBERS ],
+			map { my $row = $_; [ $row->{title}, map { cell($tasker, { %$row, workload => $_ }) } @workloads ] } @Bench::Plan::OFFERED), "\n");
+}
+
 sub reading_row
 {
 	my ($tasker, $graph, $title) = @_;
@@ -581,7 +593,7 @@ sub write_figures
 	my ($tasker) = @engines;
 
 	open my $file, '>', "$work/figures.md" or die "$work/figures.md: $!\n";
-	print $file conditions(@engines), speed_table(@engines), cost_table(@engines), our_table($tasker), reading_table($tasker), yaml_table($tasker), validation_table($tasker),
+	print $file conditions(@engines), speed_table(@engines), cost_table(@engines), our_table($tasker), offered_table($tasker), reading_table($tasker), yaml_table($tasker), validation_table($tasker),
 	  statements_table($tasker), notes(@engines);
 	close $file;
 	return;

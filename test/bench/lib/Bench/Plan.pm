@@ -8,12 +8,14 @@ use List::Util qw(sum0);
 
 # Once around, a whole run with five repetitions takes some twenty minutes on two
 # cores.  So who is fast gets more to do: an interval should take a second or two.
-# Numbers are tasks for one and diamond, repetitions for the others.
+# Numbers are tasks for one and diamond, seconds for offered, repetitions for the others.
+our @SUBSCRIBERS = (0, 1, 10, 100);
 my %SIZES = (
 	tasker => {
 		one => 100_000, diamond => 25_000, chain => 200, fan => 50, latency => 500, small => 1_000,
 		create_task_1 => 5_000, create_task_8 => 20_000, outside_c => 10_000, outside_node => 10_000,
 		reading => 20, yaml => 3, validate => 100, validate_ajv => 100,
+		(map { ("offered_$_" => 15) } @SUBSCRIBERS),
 	},
 	plain_1 => { one => 100_000 },
 	plain_2 => { one => 100_000 },
@@ -45,6 +47,10 @@ my %WORKLOADS = (
 	outside_c => { protocol => 'outside', steps => 1 },
 	outside_node => { protocol => 'outside', steps => 1, program => 'tasker/outside.mjs' },
 	reading => { steps => 0 },
+	(map {
+			("offered_$_" => {
+				protocol => 'offered', steps => 10_000, program => 'tasker/offered', environment => { BENCH_SUBSCRIBERS => $_ } })
+		} @SUBSCRIBERS),
 	yaml => { steps => 0, program => 'tasker/yaml.mjs' },
 	validate => { steps => 0, program => 'tasker/validate.mjs' },
 	validate_ajv => { protocol => 'validate', steps => 0, program => 'peers/ajv.mjs' });
@@ -61,7 +67,7 @@ sub engines
 		{
 			name => 'tasker', title => 'tasker', program => 'tasker/workload', report_seconds => 1.3,
 			settings => [ [ shared_preload_libraries => 'tasker' ] ],
-			workloads => [ @SHARED, qw(small create_task_1 create_task_8 outside_c outside_node reading yaml validate validate_ajv) ],
+			workloads => [ @SHARED, qw(small create_task_1 create_task_8 outside_c outside_node reading yaml validate validate_ajv), map { "offered_$_" } @SUBSCRIBERS ],
 		},
 		(map {
 			{
@@ -242,6 +248,14 @@ sub value_of
 	return sub { return ($_[0]{values}{$key} // [undef])->[0] };
 }
 
+# The same offer with more and more who hear of it, and 100 sessions that LISTEN.
+our @OFFERED = (
+	{ title => 'steps/s of 10,000 offered', figure => value_of('steps_a_second') },
+	{ title => 'server CPU µs a step, events and all', figure => sub { server_cpu(run_of($_[0])) / steps_of($_[0]) } },
+	{ title => 'events that the last subscriber is behind at the end', figure => value_of('lag_events') },
+	{ title => 'times that who creates tasks was seen with NOTIFY\'s lock, or waiting for it', figure => sub {
+			value_of('notify_locks')->($_[0]) + value_of('notify_waits')->($_[0]) } });
+
 our @LIBRARIES = (
 	{ row => 'validate', workload => 'validate', title => 'a flat object of five properties', library => 'ajv', theirs => 'validate_ajv', figure => value_of('flat') },
 	{ row => 'validate', workload => 'validate', title => 'an order of 20 lines, with patterns, enums and formats', library => 'ajv', theirs => 'validate_ajv', figure => value_of('order') },
@@ -261,7 +275,7 @@ our @TEXTS = (
 	[ kb_500 => '1,088 steps, 500 kB' ]);
 our @READERS = ([ tasker => '`yaml_to_jsonb`' ], [ yaml => 'npm yaml' ], [ 'js-yaml' => 'npm js-yaml' ]);
 
-our @ROWS = qw(one create diamond chain fan latency outside create_task small reading yaml validate statements);
+our @ROWS = qw(one create diamond chain fan latency outside create_task small offered reading yaml validate statements);
 
 # Workloads that the rows asked for need.
 sub workloads_of
@@ -274,6 +288,10 @@ sub workloads_of
 	# Workers outside are held against the one-step tasks of the others.
 	$workloads{one} = 1 if $wanted{outside};
 	$workloads{$_} = 1 foreach grep { $wanted{$_} } qw(reading yaml);
+	if ($wanted{offered})
+	{
+		$workloads{"offered_$_"} = 1 foreach @SUBSCRIBERS;
+	}
 	$workloads{ $_->{theirs} } = $workloads{ $_->{workload} } = 1 foreach grep { $wanted{ $_->{row} } } @LIBRARIES;
 	return \%workloads;
 }

@@ -18,7 +18,8 @@ our @SETTINGS = (
 	[ max_wal_size => '8GB' ],
 	[ checkpoint_timeout => '30min' ],
 	[ jit => 'off' ],
-	[ max_worker_processes => 16 ]);
+	[ max_worker_processes => 16 ],
+	[ max_connections => 300 ]);
 
 # Those that run, for the end of everything.
 my %running;

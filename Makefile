@@ -14,6 +14,8 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	header.sql \
 	state/states.sql \
 	registry/context.sql \
+	access/access.sql \
+	access/token.sql \
 	definition/tables.sql \
 	registry/tables.sql \
 	task/tables.sql \
@@ -67,6 +69,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	diagram/diagram.sql \
 	engine/activation.sql \
 	engine/health.sql \
+	access/agent.sql \
 	access/grants.sql \
 	engine/install.sql))
 EXTENSION_SCRIPT = tasker--$(EXTVERSION).sql

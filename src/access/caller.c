@@ -10,6 +10,9 @@
  * the one below: it runs as its caller, whose role and search_path it can still
  * see, and hands them on to the private function that does the work.  That one
  * is not executable by anybody, so nobody can hand it another role.
+ *
+ * While it works, access_caller() says the same to whatever it calls that runs
+ * as its definer, without an argument for it.
  */
 #include "postgres.h"
 
@@ -23,6 +26,8 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
+#include "access/access.h"
+
 #define MAX_EXTRA_ARGS	2
 
 /* The private function behind a public one; lives as long as the call site. */
@@ -30,13 +35,18 @@ typedef struct Target
 {
 	FmgrInfo	flinfo;
 	int			nargs;
+	Oid			definer;		/* InvalidOid: runs as its caller */
 } Target;
+
+/* The innermost call at work, and whom its private function runs as. */
+static Oid	caller = InvalidOid;
+static Oid	caller_definer = InvalidOid;
 
 PG_FUNCTION_INFO_V1(tasker_with_caller);
 
 /*
  * The private function has the public one's name behind an underscore, its
- * arguments, and after them the caller's role and, if it takes it, his
+ * arguments, and after them, if it takes them, the caller's role and his
  * search_path.
  */
 static Target *
@@ -63,11 +73,12 @@ find_target(FmgrInfo *flinfo)
 	memcpy(arg_types, proc->proargtypes.values, nargs * sizeof(Oid));
 	ReleaseSysCache(tuple);
 
-	for (int extra = 1; extra <= MAX_EXTRA_ARGS && !OidIsValid(function); extra++)
+	for (int extra = 0; extra <= MAX_EXTRA_ARGS && !OidIsValid(function); extra++)
 	{
 		oidvector  *vector;
 
-		arg_types[nargs++] = TEXTOID;
+		if (extra > 0)
+			arg_types[nargs++] = TEXTOID;
 		vector = buildoidvector(arg_types, nargs);
 		function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
 								   CStringGetDatum(name),
@@ -80,7 +91,50 @@ find_target(FmgrInfo *flinfo)
 	target = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(Target));
 	fmgr_info_cxt(function, &target->flinfo, flinfo->fn_mcxt);
 	target->nargs = nargs;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	target->definer = proc->prosecdef ? proc->proowner : InvalidOid;
+	ReleaseSysCache(tuple);
 	return target;
+}
+
+/*
+ * Whoever is not the definer got here by another way: he is a handler's role,
+ * or a trigger's.
+ */
+Oid
+access_caller(void)
+{
+	if (OidIsValid(caller) && GetUserId() == caller_definer)
+		return caller;
+	return GetUserId();
+}
+
+/*
+ * Calls the private function; meanwhile access_caller() knows who called it.
+ */
+static Datum
+call_for_caller(FunctionCallInfo call, Oid definer)
+{
+	Oid			outer_caller = caller;
+	Oid			outer_definer = caller_definer;
+	Datum		result;
+
+	PG_TRY();
+	{
+		caller = GetUserId();
+		caller_definer = definer;
+		result = FunctionCallInvoke(call);
+	}
+	PG_FINALLY();
+	{
+		caller = outer_caller;
+		caller_definer = outer_definer;
+	}
+	PG_END_TRY();
+	return result;
 }
 
 /* Calls the private function with the caller's role and search_path. */
@@ -88,7 +142,6 @@ Datum
 tasker_with_caller(PG_FUNCTION_ARGS)
 {
 	Target	   *target = fcinfo->flinfo->fn_extra;
-	char	   *role = GetUserNameFromId(GetUserId(), false);
 	int			nargs = PG_NARGS();
 	Datum		result;
 
@@ -103,15 +156,18 @@ tasker_with_caller(PG_FUNCTION_ARGS)
 	InitFunctionCallInfoData(*call, &target->flinfo, target->nargs,
 							 PG_GET_COLLATION(), NULL, fcinfo->resultinfo);
 	memcpy(call->args, fcinfo->args, nargs * sizeof(NullableDatum));
-	call->args[nargs].value = CStringGetTextDatum(role);
-	call->args[nargs].isnull = false;
+	if (target->nargs > nargs)
+	{
+		call->args[nargs].value = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+		call->args[nargs].isnull = false;
+	}
 	if (target->nargs > nargs + 1)
 	{
 		call->args[nargs + 1].value = CStringGetTextDatum(namespace_search_path);
 		call->args[nargs + 1].isnull = false;
 	}
 
-	result = FunctionCallInvoke(call);
+	result = call_for_caller(call, target->definer);
 	fcinfo->isnull = call->isnull;
 	return result;
 }

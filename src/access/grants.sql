@@ -4,7 +4,7 @@
 GRANT USAGE ON SCHEMA tasker TO PUBLIC;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA tasker TO PUBLIC;
-REVOKE ALL ON TABLE tasker.secret FROM PUBLIC;
+REVOKE ALL ON TABLE tasker.secret, tasker.token, tasker.access_grant FROM PUBLIC;
 
 DO $$
 DECLARE
@@ -23,6 +23,10 @@ $$;
 
 -- Views and the functions that read run as whoever calls them.
 GRANT EXECUTE ON FUNCTION
+    tasker._is_enforced(),
+    tasker._is_administrator(),
+    tasker._caller_may(text, text),
+    tasker._require(text, text),
     tasker._registries(),
     tasker._handler_entity_class(text, text),
     tasker._subscriber_entity_class(text),

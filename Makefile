@@ -108,9 +108,14 @@ AGENT_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototy
 	-Wold-style-definition -Wwrite-strings -Wmissing-prototypes -D_GNU_SOURCE \
 	-I$(shell $(PG_CONFIG) --includedir) -DTASKER_VERSION='"$(EXTVERSION)"'
 
+# Graphviz looks for its plugins at run time; the two that svg.c needs are linked.
+GRAPHVIZ_PLUGINS := $(shell pkg-config --variable=libdir libgvc)/graphviz
+AGENT_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lpthread $(shell pkg-config --libs libgvc libcgraph) \
+	-L$(GRAPHVIZ_PLUGINS) -lgvplugin_core -lgvplugin_dot_layout -Wl,-rpath,$(GRAPHVIZ_PLUGINS)
+
 all: $(AGENT)
 $(AGENT): $(wildcard src/agent/*.c src/agent/*.h) tasker.control
-	$(CC) $(AGENT_CFLAGS) -o $@ $(filter %.c,$^) -L$(shell $(PG_CONFIG) --libdir) -lpq -lpthread
+	$(CC) $(AGENT_CFLAGS) -o $@ $(filter %.c,$^) $(AGENT_LIBS)
 
 install: install-beside
 .PHONY: install-beside

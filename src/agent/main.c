@@ -12,10 +12,12 @@
 #include "agent.h"
 #include "role.h"
 #include "settings.h"
+#include "svg.h"
 
 static const char usage_text[] =
 "usage: tasker-agent [OPTION...]\n"
 "       tasker-agent apply DIRECTORY [OPTION...]\n"
+"       tasker-agent svg [FILE...]\n"
 "       tasker-agent --help | --version\n"
 "\n"
 "Without a subcommand it runs steps of the type api, serves REST and the pages, and\n"
@@ -30,6 +32,9 @@ static const char usage_text[] =
 "  --dry-run             print what it would change, and change nothing\n"
 "  --no-replace          a definition that is registered with another text is an error\n"
 "  --lint                print what is unwise in them, too\n"
+"\n"
+"svg prints as SVG what tasker.task_diagram(ID, 'dot') and template_diagram() say:\n"
+"those in the files, or the one on standard input.\n"
 "\n"
 "Exit status: 0 done, 1 an error, and nothing was changed, 2 a wrong command line.\n"
 "\n"
@@ -153,6 +158,28 @@ main_apply(int argc, char **argv)
 	return apply(&options);
 }
 
+/*
+ * tasker-agent svg [FILE...]
+ */
+static int
+main_svg(int argc, char **argv)
+{
+	static const struct option known[] = {
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0}
+	};
+	int			option;
+
+	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1)
+	{
+		if (option != 'h')
+			return usage_error();
+		print_usage(stdout);
+		return EXIT_OK;
+	}
+	return svg_files(argc - optind, argv + optind);
+}
+
 /* A short hint, as all the options would hide what was said to be wrong. */
 static int
 main_run(int argc, char **argv)
@@ -171,6 +198,7 @@ typedef struct Subcommand
 
 static const Subcommand subcommands[] = {
 	{"apply", main_apply},
+	{"svg", main_svg},
 };
 
 static int
@@ -178,6 +206,8 @@ run(int argc, char **argv)
 {
 	if (argc < 2)
 		return main_run(argc, argv);
+	if (strcmp(argv[1], SVG_CHILD) == 0)
+		return svg_child();
 	if (strcmp(argv[1], "--help") == 0)
 	{
 		print_usage(stdout);

@@ -70,7 +70,18 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	engine/activation.sql \
 	engine/health.sql \
 	access/agent.sql \
+	rest/rest.sql \
+	rest/schemas.sql \
+	rest/tasks.sql \
+	rest/steps.sql \
+	rest/analysis.sql \
+	rest/templates.sql \
+	rest/handlers.sql \
+	rest/events.sql \
+	rest/health.sql \
+	rest/telemetry.sql \
 	access/grants.sql \
+	rest/grants.sql \
 	engine/install.sql))
 EXTENSION_SCRIPT = tasker--$(EXTVERSION).sql
 DATA_built = $(EXTENSION_SCRIPT)
@@ -105,12 +116,14 @@ $(OBJS): $(wildcard src/*.h src/*/*.h)
 # tasker-agent: a program of its own, on libpq (src/agent/).
 AGENT = src/agent/tasker-agent
 AGENT_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
-	-Wold-style-definition -Wwrite-strings -Wmissing-prototypes -D_GNU_SOURCE \
+	-Wold-style-definition -Wwrite-strings -Wmissing-prototypes -Wno-unused-parameter \
+	-Wno-missing-field-initializers -D_GNU_SOURCE \
 	-I$(shell $(PG_CONFIG) --includedir) -DTASKER_VERSION='"$(EXTVERSION)"'
 
 # Graphviz looks for its plugins at run time; the two that svg.c needs are linked.
 GRAPHVIZ_PLUGINS := $(shell pkg-config --variable=libdir libgvc)/graphviz
-AGENT_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lpthread $(shell pkg-config --libs libgvc libcgraph) \
+AGENT_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lmicrohttpd -lcrypto -lz -lpthread \
+	$(shell pkg-config --libs libgvc libcgraph) \
 	-L$(GRAPHVIZ_PLUGINS) -lgvplugin_core -lgvplugin_dot_layout -Wl,-rpath,$(GRAPHVIZ_PLUGINS)
 
 all: $(AGENT)

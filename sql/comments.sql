@@ -79,7 +79,8 @@ WHERE p.pronamespace = 'tasker'::regnamespace
   AND (p.prosecdef OR l.lanname <> 'sql' OR p.proname NOT IN ('_elements', '_entries', '_string'))
 ORDER BY p.oid::regprocedure::text COLLATE "C";
 
--- Nobody but the owner may write a table, nor call what is private and writes.
+-- Nobody but the owner may write a table, nor call what is private and writes;
+-- what REST calls runs as its caller and writes by the public functions only.
 SELECT c.relname, a.privilege_type
 FROM pg_class AS c
 CROSS JOIN LATERAL aclexplode(c.relacl) AS a
@@ -93,6 +94,7 @@ FROM pg_proc AS p
 WHERE p.pronamespace = 'tasker'::regnamespace
   AND p.proname LIKE '\_%'
   AND p.provolatile = 'v'
+  AND NOT (p.proname LIKE '\_rest\_%' AND NOT p.prosecdef)
   AND has_function_privilege('public', p.oid, 'EXECUTE')
 ORDER BY p.oid::regprocedure::text COLLATE "C";
 

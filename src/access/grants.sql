@@ -35,6 +35,8 @@ GRANT EXECUTE ON FUNCTION
     tasker._state_code(text, text),
     tasker._transition_rules(),
     tasker._failed_at(jsonb, timestamptz),
+    tasker._step_documents(bigint, integer, integer),
+    tasker._refuse_unknown_task(bigint),
     tasker._diagram_colours(),
     tasker._diagram_line(text, integer),
     tasker._mermaid_text(text),

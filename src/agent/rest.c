@@ -1,27 +1,29 @@
 /*
  * rest.c
- *	  The role rest: being built.
+ *	  The role rest: the API and the pages.
  */
 #include <stddef.h>
 
-#include "agent.h"
+#include "rest_internal.h"
 #include "role.h"
 
 static bool
-yes(void)
+start(void)
 {
-	return true;
+	return pool_start() && server_start();
 }
 
 static void
-nothing(void)
+reload(void)
 {
 }
 
-static const char *
-nowhere(void)
+/* The pool first: who waits for it holds a connection of the server. */
+static void
+stop(void)
 {
-	return NULL;
+	pool_stop();
+	server_stop();
 }
 
-const Role rest_role = {"rest", yes, yes, nowhere, nothing, nothing, yes, nothing};
+const Role rest_role = {"rest", start, pool_is_ready, server_address, reload, server_drain, server_is_idle, stop};

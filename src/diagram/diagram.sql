@@ -228,10 +228,7 @@ BEGIN
     WHERE t.task_id = $1;
 
     IF diagram IS NULL THEN
-        RAISE EXCEPTION 'task % does not exist', coalesce($1::text, 'NULL')
-            USING ERRCODE = 'TK007',
-                  DETAIL = pg_catalog.format('No task has the id %s.', coalesce($1::text, 'NULL')),
-                  HINT = 'The view tasker.tasks lists the tasks there are.';
+        PERFORM tasker._refuse_unknown_task($1);
     END IF;
     RETURN tasker._write_diagram(diagram, $2);
 END;

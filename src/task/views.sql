@@ -75,3 +75,41 @@ COMMENT ON VIEW tasker.workflow_step_edges IS 'Every dependency between two step
 COMMENT ON COLUMN tasker.workflow_step_edges.task_id IS 'Task.';
 COMMENT ON COLUMN tasker.workflow_step_edges.from_step_id IS 'Step that must be complete, resolved or skipped first.';
 COMMENT ON COLUMN tasker.workflow_step_edges.to_step_id IS 'Step that depends on it.';
+
+-- One head for task_status() and for lists of tasks.  A view is inlined, which no
+-- function with a search_path of its own is.
+CREATE VIEW tasker._task_head AS
+SELECT t.task_id,
+       pg_catalog.jsonb_build_object(
+           'task_id', t.task_id,
+           'name', p.name,
+           'namespace', p.namespace,
+           'version', p.version,
+           'full_name', p.namespace || '.' || p.name || '@' || p.version)
+       || pg_catalog.jsonb_build_object(
+           'state', tasker._task_state(t.state),
+           'status', tasker._task_state(t.state),
+           'complete', tasker._task_state(t.state) = 'complete',
+           'error', t.error,
+           'context', t.context,
+           'initiator', t.initiator,
+           'source_system', t.source_system,
+           'reason', t.reason,
+           'tags', coalesce(t.tags, '{}'),
+           'bypass_steps', coalesce(t.bypass_steps, '{}'),
+           'priority', t.priority,
+           'idempotency_key', t.idempotency_key,
+           'environment', t.environment,
+           'correlation_id', t.correlation_id,
+           'traceparent', t.traceparent)
+       || pg_catalog.jsonb_build_object(
+           'created_at', t.created_at,
+           'requested_at', t.created_at,
+           'run_at', t.run_at,
+           'started_at', t.started_at,
+           'finished_at', t.finished_at) AS head
+FROM tasker.task AS t
+JOIN tasker.plan AS p USING (plan_id);
+COMMENT ON VIEW tasker._task_head IS 'Every task as an object, without its steps. Private: people call tasker.task_status().';
+COMMENT ON COLUMN tasker._task_head.task_id IS 'Id.';
+COMMENT ON COLUMN tasker._task_head.head IS 'What tasker.task_status() begins with; times are in the session''s TimeZone.';

@@ -1,0 +1,477 @@
+/*
+ * rest_pool.c
+ *	  The threads that ask the database: each has one connection, takes one
+ *	  request after the other, and sends all of it in one pipeline, which is one
+ *	  transaction: the role of the request, its timeout and its statement.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "agent.h"
+#include "log.h"
+#include "rest_internal.h"
+#include "role.h"
+#include "settings.h"
+
+typedef struct Worker
+{
+	pthread_t	thread;
+	PGconn	   *connection;
+	int			failures;		/* to connect, in a row */
+	long long	next_try;		/* when to connect again, in ms */
+	bool		has_role_statement;
+	bool	   *is_prepared;	/* by route */
+} Worker;
+
+static Worker *workers;
+static int	worker_count;
+static atomic_int connected;
+static atomic_int busy;
+
+static pthread_mutex_t queue_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t queue_filled = PTHREAD_COND_INITIALIZER;
+static Job *queue_head;
+static Job **queue_tail = &queue_head;
+static bool stopping;
+
+static long long
+now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (long long) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void
+ignore_notice(void *about, const PGresult *result)
+{
+}
+
+static void
+disconnect(Worker *worker)
+{
+	if (worker->connection == NULL)
+		return;
+	PQfinish(worker->connection);
+	worker->connection = NULL;
+	worker->has_role_statement = false;
+	memset(worker->is_prepared, 0, (size_t) rest_route_count * sizeof(bool));
+	atomic_fetch_sub(&connected, 1);
+	run_wake();
+}
+
+/* What a connection keeps. */
+static bool
+set_up(PGconn *connection, char **why)
+{
+	char		timeout[24];
+	const char *values[] = {timeout};
+	PGresult   *result;
+	bool		done = true;
+
+	PQsetNoticeReceiver(connection, ignore_notice, NULL);
+	if (setting_flag("prepared"))
+	{
+		snprintf(timeout, sizeof(timeout), "%ld", setting_ms("request-timeout"));
+		result = db_query(connection, "SELECT pg_catalog.set_config('statement_timeout', $1, false)", 1, values);
+		done = PQresultStatus(result) == PGRES_TUPLES_OK;
+		PQclear(result);
+	}
+	if (!done || PQenterPipelineMode(connection) != 1)
+	{
+		*why = text_copy(PQerrorMessage(connection));
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Connects where that is due.  Who fails waits longer each time, and answers
+ * meanwhile that the database is not there.
+ */
+static bool
+connect_worker(Worker *worker)
+{
+	char	   *why = NULL;
+
+	if (worker->connection != NULL && PQstatus(worker->connection) == CONNECTION_OK)
+		return true;
+	disconnect(worker);
+	if (now_ms() < worker->next_try)
+		return false;
+	worker->connection = db_open(setting_text("database"), &why);
+	if (worker->connection != NULL && set_up(worker->connection, &why))
+	{
+		if (worker->failures > 0)
+			log_line(LOG_INFO, "the database is there again", NULL);
+		worker->failures = 0;
+		atomic_fetch_add(&connected, 1);
+		run_wake();
+		return true;
+	}
+	PQfinish(worker->connection);
+	worker->connection = NULL;
+	if (worker->failures++ == 0)
+		log_line(LOG_WARNING, "could not connect to the database", "why", why, NULL);
+	free(why);
+	worker->next_try = now_ms() + backoff_ms(worker->failures);
+	return false;
+}
+
+/* ---- one request */
+
+/*
+ * What comes before the statement, in the same transaction.  Behind a pooler a
+ * connection keeps neither settings nor prepared statements.
+ */
+static bool
+send_settings(Worker *worker, const Job *job)
+{
+	char		timeout[24];
+	const char *values[2] = {timeout, job->role};
+
+	if (setting_flag("prepared"))
+	{
+		if (job->role == NULL)
+			return true;
+		if (!worker->has_role_statement &&
+			PQsendPrepare(worker->connection, "rest_role", "SELECT pg_catalog.set_config('role', $1, true)", 0, NULL) != 1)
+			return false;
+		worker->has_role_statement = true;
+		return PQsendQueryPrepared(worker->connection, "rest_role", 1, &values[1], NULL, NULL, 0) == 1;
+	}
+	snprintf(timeout, sizeof(timeout), "%ld", setting_ms("request-timeout"));
+	return PQsendQueryParams(worker->connection, job->role == NULL ?
+							 "SELECT pg_catalog.set_config('statement_timeout', $1, true)" :
+							 "SELECT pg_catalog.set_config('statement_timeout', $1, true), pg_catalog.set_config('role', $2, true)",
+							 job->role == NULL ? 1 : 2, NULL, values, NULL, NULL, 0) == 1;
+}
+
+static bool
+send_statement(Worker *worker, const Job *job, bool *is_preparing)
+{
+	int			number = (int) (job->route - rest_routes);
+	char		name[24];
+
+	*is_preparing = false;
+	if (!setting_flag("prepared"))
+		return PQsendQueryParams(worker->connection, job->route->sql, job->values.count, NULL,
+								 job->values.values, NULL, NULL, 0) == 1;
+	snprintf(name, sizeof(name), "rest_%d", number);
+	if (!worker->is_prepared[number])
+	{
+		*is_preparing = true;
+		if (PQsendPrepare(worker->connection, name, job->route->sql, 0, NULL) != 1)
+			return false;
+	}
+	return PQsendQueryPrepared(worker->connection, name, job->values.count, job->values.values, NULL, NULL, 0) == 1;
+}
+
+/* The text of a column of the only row; NULL: there is none. */
+static const char *
+column(const PGresult *result, const char *name)
+{
+	int			number = PQfnumber(result, name);
+
+	return number < 0 || PQgetisnull(result, 0, number) ? NULL : PQgetvalue(result, 0, number);
+}
+
+/* The same page from a cursor on. */
+static void
+add_link(Text *link, const Job *job, const char *cursor, const char *relation)
+{
+	bool		is_first = true;
+
+	if (link->length > 0)
+		text_say(link, ", ");
+	text_say(link, "<");
+	for (int i = 0; i < job->target.part_count; i++)
+	{
+		text_say(link, "/");
+		percent_encode(link, job->target.parts[i]);
+	}
+	for (int i = 0; i < job->target.pair_count; i++)
+	{
+		if (strcmp(job->target.pairs[i].name, "cursor") == 0)
+			continue;
+		text_say(link, is_first ? "?" : "&");
+		percent_encode(link, job->target.pairs[i].name);
+		text_say(link, "=");
+		percent_encode(link, job->target.pairs[i].value);
+		is_first = false;
+	}
+	if (cursor != NULL)
+		text_printf(link, "%scursor=%s", is_first ? "?" : "&", cursor);
+	text_printf(link, ">; rel=\"%s\"", relation);
+}
+
+static void
+take_row(Job *job, const PGresult *result)
+{
+	Answer	   *answer = &job->answer;
+	const char *status = column(result, "status");
+	const char *body = column(result, "body");
+	const char *location = column(result, "location");
+	const char *type = column(result, "type");
+
+	answer->status = status != NULL ? atoi(status) : job->route->status != 0 ? job->route->status : 200;
+	answer->type = job->route->type != NULL ? job->route->type : "application/json";
+	if (type != NULL && strcmp(type, "problem") == 0)
+		answer->type = "application/problem+json";
+	if (body != NULL)
+		text_say(&answer->body, body);
+	if (location != NULL)
+		answer->location = text_copy(location);
+	if (PQfnumber(result, "next") >= 0)
+	{
+		Text		link = {0};
+		const char *next = column(result, "next");
+
+		add_link(&link, job, NULL, "first");
+		if (next != NULL)
+			add_link(&link, job, next, "next");
+		answer->link = link.data;
+	}
+}
+
+static void
+take_error(Job *job, const PGresult *result)
+{
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+	if (sqlstate == NULL)
+		sqlstate = "08006";
+	answer_error(&job->answer, job->route, sqlstate,
+				 PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY),
+				 PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL),
+				 PQresultErrorField(result, PG_DIAG_MESSAGE_HINT),
+				 PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME));
+	if (job->answer.status == 500)
+		log_line(LOG_ERROR, "a request failed", "operation", job->route->operation, "sqlstate", sqlstate,
+				 "message", PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY), NULL);
+}
+
+/* The agent's own role is no member of it, or it is gone. */
+static void
+refuse_role(Job *job, const PGresult *result)
+{
+	answer_problem(&job->answer, 403, "The agent may not act as your role.",
+				   "Its own role must be a member of yours: GRANT yours TO the agent's.");
+	log_line(LOG_WARNING, "could not act as a role", "role", job->role,
+			 "why", PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY), NULL);
+}
+
+/*
+ * Reads what the pipeline brings, up to its end; false where the connection is
+ * lost.  The last result that has rows is the statement's.
+ */
+static bool
+read_results(Worker *worker, Job *job, bool is_preparing)
+{
+	bool		failed = false;
+	bool		has_role = job->role == NULL;
+
+	for (;;)
+	{
+		PGresult   *result = PQgetResult(worker->connection);
+		ExecStatusType status;
+
+		if (result == NULL)
+		{
+			if (PQstatus(worker->connection) != CONNECTION_OK)
+				return false;
+			continue;
+		}
+		status = PQresultStatus(result);
+		if (status == PGRES_TUPLES_OK && !has_role)
+			has_role = true;
+		else if (status == PGRES_TUPLES_OK && PQntuples(result) == 1 && PQfnumber(result, "body") >= 0)
+			take_row(job, result);
+		else if (status == PGRES_FATAL_ERROR && !failed)
+		{
+			failed = true;
+			if (has_role)
+				take_error(job, result);
+			else
+				refuse_role(job, result);
+		}
+		PQclear(result);
+		if (PQstatus(worker->connection) != CONNECTION_OK)
+			return false;
+		if (status == PGRES_PIPELINE_SYNC)
+			break;
+	}
+	/* What was prepared stays, even where the statement failed afterwards ... */
+	if (is_preparing && !failed)
+		worker->is_prepared[job->route - rest_routes] = true;
+	/* ... but which of the two failed is not worth knowing. */
+	else if (is_preparing)
+		disconnect(worker);
+	return true;
+}
+
+static bool
+ask(Worker *worker, Job *job)
+{
+	bool		is_preparing;
+
+	if (!send_settings(worker, job) || !send_statement(worker, job, &is_preparing) ||
+		PQpipelineSync(worker->connection) != 1)
+		return false;
+	return read_results(worker, job, is_preparing);
+}
+
+static void
+run_job(Worker *worker, Job *job)
+{
+	/* A server that was restarted shows only now, and reading can be repeated. */
+	int			tries = job->route->methods == METHOD_GET ? 2 : 1;
+
+	while (tries-- > 0)
+	{
+		if (!connect_worker(worker))
+			break;
+		if (ask(worker, job))
+			return;
+		disconnect(worker);
+		answer_free(&job->answer);
+	}
+	answer_problem(&job->answer, 503, "The database is not there.", NULL);
+}
+
+static Job *
+next_job(Worker *worker)
+{
+	Job		   *job = NULL;
+
+	pthread_mutex_lock(&queue_lock);
+	while (queue_head == NULL && !stopping)
+	{
+		if (worker->connection != NULL)
+			pthread_cond_wait(&queue_filled, &queue_lock);
+		else
+		{
+			struct timespec until;
+
+			clock_gettime(CLOCK_REALTIME, &until);
+			until.tv_nsec += 100000000;
+			until.tv_sec += until.tv_nsec / 1000000000;
+			until.tv_nsec %= 1000000000;
+			if (pthread_cond_timedwait(&queue_filled, &queue_lock, &until) != 0)
+				break;
+		}
+	}
+	if (queue_head != NULL)
+	{
+		job = queue_head;
+		queue_head = job->next;
+		if (queue_head == NULL)
+			queue_tail = &queue_head;
+	}
+	pthread_mutex_unlock(&queue_lock);
+	return job;
+}
+
+static void
+finish_job(Job *job)
+{
+	Answer	   *answer = &job->answer;
+
+	if (answer->status == 200 && job->route->methods == METHOD_GET)
+		answer_set_tag(answer);
+	if (job->may_compress)
+		answer_compress(answer);
+	atomic_fetch_sub(&busy, 1);
+	job->done(job);
+}
+
+static void *
+work(void *argument)
+{
+	Worker	   *worker = argument;
+
+	for (;;)
+	{
+		Job		   *job = next_job(worker);
+
+		if (job != NULL)
+		{
+			run_job(worker, job);
+			finish_job(job);
+		}
+		else if (stopping)
+			break;
+		else
+			(void) connect_worker(worker);
+	}
+	disconnect(worker);
+	return NULL;
+}
+
+/* ---- for the others */
+
+void
+pool_submit(Job *job)
+{
+	atomic_fetch_add(&busy, 1);
+	job->next = NULL;
+	pthread_mutex_lock(&queue_lock);
+	*queue_tail = job;
+	queue_tail = &job->next;
+	pthread_cond_signal(&queue_filled);
+	pthread_mutex_unlock(&queue_lock);
+}
+
+int
+pool_busy(void)
+{
+	return atomic_load(&busy);
+}
+
+bool
+pool_is_ready(void)
+{
+	return atomic_load(&connected) > 0;
+}
+
+bool
+pool_start(void)
+{
+	worker_count = (int) setting_number("connections");
+	workers = calloc((size_t) worker_count, sizeof(Worker));
+	for (int i = 0; workers != NULL && i < worker_count; i++)
+	{
+		workers[i].is_prepared = calloc((size_t) rest_route_count, sizeof(bool));
+		if (workers[i].is_prepared == NULL ||
+			pthread_create(&workers[i].thread, NULL, work, &workers[i]) != 0)
+		{
+			complain("could not start the threads of the REST role");
+			return false;
+		}
+	}
+	return workers != NULL;
+}
+
+/* Requests that still wait are answered first. */
+void
+pool_stop(void)
+{
+	pthread_mutex_lock(&queue_lock);
+	stopping = true;
+	pthread_cond_broadcast(&queue_filled);
+	pthread_mutex_unlock(&queue_lock);
+	for (int i = 0; i < worker_count; i++)
+	{
+		pthread_join(workers[i].thread, NULL);
+		free(workers[i].is_prepared);
+	}
+	free(workers);
+	workers = NULL;
+	worker_count = 0;
+}

@@ -7,7 +7,7 @@ MODULE_big = tasker
 
 # The rooms, each with its C ...
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c src/state/*.c src/definition/*.c \
-	src/registry/*.c src/secret/*.c src/access/*.c src/task/*.c src/readiness/*.c src/engine/*.c src/lease/*.c src/event/*.c src/diagram/*.c))
+	src/registry/*.c src/secret/*.c src/access/*.c src/task/*.c src/readiness/*.c src/engine/*.c src/lease/*.c src/http/*.c src/event/*.c src/diagram/*.c))
 
 # ... and its SQL, in the order in which the install script runs it.
 SQL_PARTS = $(wildcard $(addprefix src/, \
@@ -49,6 +49,11 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	task/operate.sql \
 	task/run.sql \
 	lease/lease.sql \
+	http/tables.sql \
+	http/template.sql \
+	http/validate.sql \
+	http/request.sql \
+	http/response.sql \
 	event/custom.sql \
 	event/tick.sql \
 	event/match.sql \

@@ -19,6 +19,9 @@ int			tasker_batch_budget = 20;
 int			tasker_batch_size = 500;
 int			tasker_lock_timeout = 10000;
 int			tasker_max_crashes = 3;
+int			tasker_breaker_failures = 5;
+int			tasker_breaker_window = 60;
+int			tasker_breaker_open_for = 30;
 int			tasker_consumer_timeout = 60;
 int			tasker_notify_limit = 100;
 int			tasker_subscriber_retention = 7 * 86400;
@@ -60,6 +63,21 @@ tasker_define_settings(void)
 							NULL,
 							&tasker_batch_size, 500, 1, 10000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.breaker_failures",
+							"Number of failed requests in a row that open a host's circuit breaker.",
+							"0: none is ever opened. HTTP steps that want a host with an open one wait, which is no attempt.",
+							&tasker_breaker_failures, 5, 0, 1000000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.breaker_open_for",
+							"Time that a circuit breaker stays open before one request is let through.",
+							"If that fails, it stays open for as long again.",
+							&tasker_breaker_open_for, 30, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("tasker.breaker_window",
+							"Time within which failed requests count together for a circuit breaker.",
+							"It begins with the first failure behind a success.",
+							&tasker_breaker_window, 60, 1, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("tasker.clock_offset",
 							"Moves the clock that all due times come from.",
 							"For tests of long delays.",

@@ -50,6 +50,9 @@ extern int	tasker_batch_budget;	/* ms */
 extern int	tasker_batch_size;		/* tasks */
 extern int	tasker_lock_timeout;	/* ms */
 extern int	tasker_max_crashes;
+extern int	tasker_breaker_failures;	/* requests; 0: off */
+extern int	tasker_breaker_window;	/* s */
+extern int	tasker_breaker_open_for;	/* s */
 extern int	tasker_consumer_timeout;	/* s */
 extern int	tasker_notify_limit;	/* events a round */
 extern int	tasker_subscriber_retention;	/* s */

@@ -325,6 +325,9 @@ BEGIN
       AND (coalesce(s.step #> '{handler_config,url}', 'null') = 'null'
            OR tasker._string(s.step #> '{handler_config,url}') !~* '^(https?://[^\s/?#]+([/?#]\S*)?|\$\{[^}]+\}\S*)$')
     UNION ALL
+    SELECT p.path, p.message, p.hint, NULL
+    FROM tasker._http_problems(definition) AS p
+    UNION ALL
     SELECT ARRAY['schema'] || p.path,
            tasker._path_text(ARRAY['schema'] || p.path) || ' ' || p.message,
            p.hint, NULL

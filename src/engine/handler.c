@@ -55,6 +55,9 @@ static int64 running_task = 0;
 static int running_step = 0;
 static bool moved_constraints = false;
 
+/* SET CONSTRAINTS ALL IMMEDIATE, which may be run inside a statement. */
+static ConstraintsSetStmt all_immediate = {.type = T_ConstraintsSetStmt};
+
 /*
  * The step's time is up.  Runs in a signal handler.
  */
@@ -141,7 +144,7 @@ dependencies_of(TaskRun *task, PlanStep *step)
  * The handler's argument.
  */
 Datum
-handler_step_context(TaskRun *task, int step_no)
+handler_step_context(TaskRun *task, int step_no, Jsonb *response)
 {
 	TupleDesc	desc = plan_step_context();
 	PlanStep   *step = plan_step(task->plan, step_no);
@@ -173,7 +176,7 @@ handler_step_context(TaskRun *task, int step_no)
 	put_or_null(task->correlation_id, CStringGetTextDatum(task->correlation_id));
 	put_or_null(task->traceparent, CStringGetTextDatum(task->traceparent));
 	put(CStringGetTextDatum(psprintf("tasker-" INT64_FORMAT, id)));
-	nulls[n++] = true;			/* response */
+	put_or_null(response, JsonbPGetDatum(response));
 	Assert(n == CONTEXT_COLUMNS);
 #undef put
 #undef put_or_null
@@ -371,6 +374,8 @@ handler_call(const HandlerCall *call, HandlerOutcome *outcome)
 		result = call_function(handler, argument, &isnull);
 		if (!call->in_place)
 			AfterTriggerFireDeferred();
+		else if (call->fires_deferred)
+			AfterTriggerSetState(&all_immediate);
 
 		/* It may lie in a temporary table, so it is copied before that goes. */
 		MemoryContextSwitchTo(call->context);
@@ -418,6 +423,7 @@ typedef struct StepSubject
 {
 	TaskRun    *task;
 	int			step_no;
+	Jsonb	   *response;		/* NULL: there is none */
 } StepSubject;
 
 static Datum
@@ -425,7 +431,7 @@ step_argument(void *subject)
 {
 	StepSubject *step = subject;
 
-	return handler_step_context(step->task, step->step_no);
+	return handler_step_context(step->task, step->step_no, step->response);
 }
 
 static void
@@ -444,28 +450,50 @@ step_timed_out(void *subject, int64 allowed, ErrorData *error)
 	error->hint = pstrdup("Raise the timeout, or make the handler do less at a time.");
 }
 
-void
-handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutcome *outcome)
+/*
+ * Runs that handler of the step.
+ */
+static void
+run_handler(Batch *batch, Handler *handler, StepSubject *subject, bool in_place,
+			HandlerOutcome *outcome)
 {
-	PlanStep   *step = plan_step(task->plan, step_no);
-	StepSubject subject = {task, step_no};
+	TaskRun    *task = subject->task;
+	PlanStep   *step = plan_step(task->plan, subject->step_no);
 	HandlerCall call = {
-		.handler = step->handler,
+		.handler = handler,
 		.in_place = in_place,
+		.fires_deferred = subject->response != NULL,
 		.keeps_result = true,
 		.allowed = time_allowed(task, step),
 		.task_id = task->task_id,
 		.context = batch->context,
 		.secrets = step->secrets,
 		.repair = "Register the handler anew with replace => true, then retry the step.",
-		.subject = &subject,
+		.subject = subject,
 		.argument = step_argument,
 		.timed_out = step_timed_out,
 	};
 
-	flight_note_running(task->task_id, step_no);
-	running_step = step_no;
+	flight_note_running(task->task_id, subject->step_no);
+	running_step = subject->step_no;
 	handler_call(&call, outcome);
 	running_step = 0;
 	flight_note_idle();
+}
+
+void
+handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place, HandlerOutcome *outcome)
+{
+	StepSubject subject = {task, step_no};
+
+	run_handler(batch, plan_step(task->plan, step_no)->handler, &subject, in_place, outcome);
+}
+
+void
+handler_run_answer(Batch *batch, TaskRun *task, int step_no, Jsonb *response,
+				   HandlerOutcome *outcome)
+{
+	StepSubject subject = {task, step_no, response};
+
+	run_handler(batch, plan_step(task->plan, step_no)->answer, &subject, true, outcome);
 }

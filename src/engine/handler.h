@@ -33,6 +33,13 @@ extern void handler_run(Batch *batch, TaskRun *task, int step_no, bool in_place,
 						HandlerOutcome *outcome);
 
 /*
+ * The handler that makes the result of an api step's answer, in a session that
+ * ends such steps.  What it leaves for the commit is done at once, in its role.
+ */
+extern void handler_run_answer(Batch *batch, TaskRun *task, int step_no, Jsonb *response,
+							   HandlerOutcome *outcome);
+
+/*
  * Any SQL handler, with the same protection: what runs a step does more around
  * it, what delivers an event less.
  */
@@ -40,6 +47,7 @@ typedef struct HandlerCall
 {
 	Handler    *handler;
 	bool		in_place;
+	bool		fires_deferred; /* in_place: not left to the session's commit */
 	bool		keeps_result;	/* it returns jsonb; else whatever comes back is ignored */
 	int64		allowed;		/* µs; 0: as long as it likes */
 	int64		task_id;		/* whose it is; not 0 */
@@ -56,8 +64,8 @@ extern void handler_call(const HandlerCall *call, HandlerOutcome *outcome);
 /* Whether a failure may be somebody else's doing, and a run alone would show. */
 extern bool handler_is_suspect(int sqlerrcode);
 
-/* A tasker.step_context. */
-extern Datum handler_step_context(TaskRun *task, int step_no);
+/* A tasker.step_context; response: NULL, or the answer to an api step. */
+extern Datum handler_step_context(TaskRun *task, int step_no, Jsonb *response);
 
 /* Whether this process is inside a handler, and of which task. */
 extern int64 handler_running_task(void);

@@ -190,51 +190,56 @@ interval_us(Interval *interval)
 }
 
 /*
- * The handler in columns 12 to 19 of a row of read_steps.
+ * The handler of that id, in columns 12 to 19 of a row of read_steps.
  */
 static Handler *
-handler_from_row(uint64 row)
+registered_handler(int32 id, uint64 row)
+{
+	bool		found;
+	bool		isnull;
+	HandlerEntry *entry = hash_search(handlers, &id, HASH_ENTER, &found);
+	Handler    *handler;
+	char	   *kind;
+
+	if (found && entry->handler != NULL)
+		return entry->handler;
+	entry->handler = NULL;
+	kind = row_text(row, 15, CurrentMemoryContext);
+	handler = MemoryContextAllocZero(cache_context, sizeof(Handler));
+	handler->class_name = row_text(row, 12, cache_context);
+	handler->handler_id = id;
+	handler->kind = strcmp(kind, "sql") == 0 ? HANDLER_SQL : HANDLER_EXTERNAL;
+	handler->function_name = row_text(row, 16, cache_context);
+	handler->role_name = row_text(row, 17, cache_context);
+	handler->search_path = row_text(row, 18, cache_context);
+	handler->own_transaction = DatumGetBool(row_value(row, 19, &isnull)) && !isnull;
+	handler->timing = tasker_handler_timing(id);
+	entry->handler = handler;
+	return handler;
+}
+
+/*
+ * Puts in the handler of a step.  An api step goes to the agent; a SQL handler
+ * that is registered under its class makes the result of the answer.
+ */
+static void
+handlers_from_row(PlanStep *step, uint64 row)
 {
 	bool		isnull;
 	bool		is_api = DatumGetBool(row_value(row, 13, &isnull)) && !isnull;
 	int32		id = DatumGetInt32(row_value(row, 14, &isnull));
-	Handler    *handler;
-	HandlerEntry *entry = NULL;
-	char	   *kind;
+	Handler    *registered = isnull ? NULL : registered_handler(id, row);
 
-	if (isnull)
-		id = 0;
-	kind = row_text(row, 15, CurrentMemoryContext);
-
-	/* An api step goes to the agent, whatever is registered for its answer. */
-	if (id != 0 && !is_api)
+	if (registered != NULL && !is_api)
 	{
-		bool		found;
-
-		entry = hash_search(handlers, &id, HASH_ENTER, &found);
-		if (found && entry->handler != NULL)
-			return entry->handler;
-		entry->handler = NULL;
+		step->handler = registered;
+		return;
 	}
-
-	handler = MemoryContextAllocZero(cache_context, sizeof(Handler));
-	handler->class_name = row_text(row, 12, cache_context);
-	if (is_api)
-		handler->kind = HANDLER_API;
-	else if (id == 0)
-		handler->kind = HANDLER_MISSING;
-	else
-	{
-		handler->handler_id = id;
-		handler->kind = strcmp(kind, "sql") == 0 ? HANDLER_SQL : HANDLER_EXTERNAL;
-		handler->function_name = row_text(row, 16, cache_context);
-		handler->role_name = row_text(row, 17, cache_context);
-		handler->search_path = row_text(row, 18, cache_context);
-		handler->own_transaction = DatumGetBool(row_value(row, 19, &isnull)) && !isnull;
-		handler->timing = tasker_handler_timing(id);
-		entry->handler = handler;
-	}
-	return handler;
+	if (registered != NULL && registered->kind == HANDLER_SQL)
+		step->answer = registered;
+	step->handler = MemoryContextAllocZero(cache_context, sizeof(Handler));
+	step->handler->class_name = row_text(row, 12, cache_context);
+	step->handler->kind = is_api ? HANDLER_API : HANDLER_MISSING;
 }
 
 /*
@@ -278,7 +283,7 @@ step_from_row(PlanStep *step, uint64 row)
 		MemoryContextSwitchTo(before);
 		step->secrets = secret_use(step->config, cache_context);
 	}
-	step->handler = handler_from_row(row);
+	handlers_from_row(step, row);
 }
 
 /*

@@ -65,6 +65,7 @@ typedef struct PlanStep
 	Jsonb	   *config;
 	SecretUse  *secrets;		/* what in it is replaced when the step runs; NULL: nothing */
 	Handler	   *handler;
+	Handler	   *answer;			/* of an api step: makes the result of the answer; NULL: none */
 } PlanStep;
 
 typedef struct TaskPlan

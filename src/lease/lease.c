@@ -304,7 +304,7 @@ lease_step(Batch *batch, TaskRun *task, int step_no, TimestampTz due, char *work
 	if (bind)
 		bind_to_session(task, step_no);
 
-	header = DatumGetHeapTupleHeader(handler_step_context(task, step_no));
+	header = DatumGetHeapTupleHeader(handler_step_context(task, step_no, NULL));
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;

@@ -4,14 +4,16 @@
  *
  * A handler has the values and may say them anywhere: in its result, in an
  * error, in a message of its own.  Wherever one turns up, ${NAME} is put in its
- * place: as it is, as a JSON text has it, and both as a SQL literal has them.  In
- * errors the beginning of a long one is found, too, for PostgreSQL cuts long values
- * off.
+ * place: as it is, as a URL has it, as a JSON text has it, and the first and the
+ * last as a SQL literal has them.  In errors the beginning of a long one is found,
+ * too, for PostgreSQL cuts long values off.
  *
  * Whatever the server logs passes the hook below, which also cuts off what a
  * statement says behind set_secret.
  */
 #include "postgres.h"
+
+#include <ctype.h>
 
 #include "access/xact.h"
 #include "lib/stringinfo.h"
@@ -36,7 +38,7 @@ typedef struct Form
 	const char *name;
 } Form;
 
-#define FORMS_EACH	6			/* ways to write a value */
+#define FORMS_EACH	7			/* ways to write a value */
 
 struct SecretMask
 {
@@ -84,6 +86,27 @@ doubled(const char *text, const char *characters)
 }
 
 /*
+ * The text as a URL has it.
+ */
+static char *
+percent_encoded(const char *text)
+{
+	StringInfoData made;
+
+	initStringInfo(&made);
+	for (; *text != '\0'; text++)
+	{
+		if (isalnum((unsigned char) *text) && !IS_HIGHBIT_SET(*text))
+			appendStringInfoChar(&made, *text);
+		else if (strchr("-._~", *text) != NULL)
+			appendStringInfoChar(&made, *text);
+		else
+			appendStringInfo(&made, "%%%02X", (unsigned char) *text);
+	}
+	return made.data;
+}
+
+/*
  * A text as it is, and as SQL literals have it.
  */
 static void
@@ -102,6 +125,7 @@ add_value(SecretMask *mask, const char *name, const char *value)
 	if (value == NULL || strlen(value) < SECRET_HIDDEN_MIN)
 		return;
 	add_forms(mask, name, pstrdup(value));
+	add_form(mask, name, percent_encoded(value));
 	initStringInfo(&json);
 	escape_json(&json, value);
 	json.data[json.len - 1] = '\0';

@@ -197,7 +197,8 @@ AS $$
                -- Put off by an executor it may be, but not for long.
                coalesce(s.state = 2
                         AND (q.due < s.next_attempt_at
-                             OR q.lane = -1 AND q.due > greatest(s.next_attempt_at, tasker.clock()) + interval '1 minute'),
+                             -- (by a circuit breaker it may be for any time)
+                             OR q.lane = -1 AND q.due_lane IS DISTINCT FROM 3 AND q.due > greatest(s.next_attempt_at, tasker.clock()) + interval '1 minute'),
                         false) AS is_mistimed,
                p.handler_class,
                coalesce(p.handler_type = 'api', false) AS is_api

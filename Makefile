@@ -84,6 +84,11 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	rest/handlers.sql \
 	rest/events.sql \
 	rest/health.sql \
+	telemetry/totals.sql \
+	telemetry/health.sql \
+	telemetry/analytics.sql \
+	telemetry/bottlenecks.sql \
+	telemetry/metrics.sql \
 	rest/telemetry.sql \
 	access/grants.sql \
 	rest/grants.sql \

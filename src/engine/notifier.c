@@ -78,6 +78,8 @@
 #define INDEX_LOG_MS	1000	/* between looks at the log's new pages */
 #define INDEX_LOG_MOST	1000	/* ranges of pages at a time */
 
+#define COUNT_MS		1000	/* between counts of what is new */
+
 /* What was visible when the last round read; numbers are transaction ids and the base of log ids. */
 typedef struct Cursor
 {
@@ -103,6 +105,10 @@ static TimestampTz complained_at;
 static TimestampTz ring_failed_at;
 static bool round_failed;
 static TimestampTz tidied_at;
+
+/* Up to this tick everything was counted, or is too little to be. */
+static int64 counted_tick = 0;
+static TimestampTz counted_at;
 
 /* Pages of the log from here on are not in its BRIN index yet; or invalid. */
 static BlockNumber log_indexed_to = InvalidBlockNumber;
@@ -716,6 +722,52 @@ give_up(MemoryContext context)
 	RESUME_INTERRUPTS();
 }
 
+/* Counts the state changes of the ticks (telemetry/totals.sql). */
+static void
+count_round(void)
+{
+	int64		tick = last_tick;
+	bool		isnull;
+
+	worker_begin();
+	if (engine_state() == ENGINE_ACTIVE)
+	{
+		if (SPI_execute("SELECT tasker._fold_metrics()", false, 0) != SPI_OK_SELECT)
+			elog(ERROR, "tasker._fold_metrics() could not be run");
+		if (DatumGetInt64(result(0, 1, &isnull)) == 0)
+			counted_tick = tick;
+	}
+	worker_commit();
+}
+
+/*
+ * Counts, if there is anything new and some time has passed.  Where it fails,
+ * whoever reads the figures counts more himself, and events go on.  Returns
+ * when to try again.
+ */
+static TimestampTz
+try_count(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!cursor.valid || counted_tick == last_tick)
+		return PG_INT64_MAX;
+	if (counted_at != 0 && now >= counted_at && !TimestampDifferenceExceeds(counted_at, now, COUNT_MS))
+		return TimestampTzPlusMilliseconds(tasker_now(), COUNT_MS);
+	counted_at = now;
+	PG_TRY();
+	{
+		count_round();
+	}
+	PG_CATCH();
+	{
+		give_up(context);
+	}
+	PG_END_TRY();
+	return counted_tick == last_tick ? PG_INT64_MAX : TimestampTzPlusMilliseconds(tasker_now(), COUNT_MS);
+}
+
 /*
  * Rings, if there is anything to ring for.  Where it fails, as the queue of
  * notifications is full or held by somebody, all that was not rung for is rung
@@ -761,6 +813,7 @@ try_round(void)
 		wake = Min(wake, try_ring());
 		index_log();
 		tidy();
+		wake = Min(wake, try_count());
 	}
 	PG_CATCH();
 	{

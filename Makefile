@@ -128,11 +128,12 @@ AGENT = src/agent/tasker-agent
 AGENT_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
 	-Wold-style-definition -Wwrite-strings -Wmissing-prototypes -Wno-unused-parameter \
 	-Wno-missing-field-initializers -D_GNU_SOURCE \
-	-I$(shell $(PG_CONFIG) --includedir) -DTASKER_VERSION='"$(EXTVERSION)"'
+	-I$(shell $(PG_CONFIG) --includedir) -DTASKER_VERSION='"$(EXTVERSION)"' \
+	-DTASKER_PAGES='"$(datadir)/tasker/pages"'
 
 # Graphviz looks for its plugins at run time; the two that svg.c needs are linked.
 GRAPHVIZ_PLUGINS := $(shell pkg-config --variable=libdir libgvc)/graphviz
-AGENT_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lmicrohttpd -lcrypto -lz -lpthread \
+AGENT_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lmicrohttpd -ljansson -lcrypto -lz -lpthread \
 	$(shell pkg-config --libs libgvc libcgraph) \
 	-L$(GRAPHVIZ_PLUGINS) -lgvplugin_core -lgvplugin_dot_layout -Wl,-rpath,$(GRAPHVIZ_PLUGINS)
 

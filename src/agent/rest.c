@@ -10,12 +10,17 @@
 static bool
 start(void)
 {
-	return pool_start() && server_start();
+	if (!auth_start())
+		return false;
+	pages_load();
+	return pool_start() && events_start() && server_start();
 }
 
 static void
-reload(void)
+drain(void)
 {
+	server_drain();
+	events_drain();
 }
 
 /* The pool first: who waits for it holds a connection of the server. */
@@ -23,7 +28,8 @@ static void
 stop(void)
 {
 	pool_stop();
+	events_stop();
 	server_stop();
 }
 
-const Role rest_role = {"rest", start, pool_is_ready, server_address, reload, server_drain, server_is_idle, stop};
+const Role rest_role = {"rest", start, pool_is_ready, server_address, auth_reload, drain, server_is_idle, stop};

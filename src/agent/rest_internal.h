@@ -122,7 +122,8 @@ typedef struct Route
 	const char *type;			/* of the answer; NULL: application/json */
 	int			status;			/* when all is well; 0: 200 */
 	int			not_found;		/* what TK007 becomes; 0: 404 */
-	bool		body_is_text;	/* of whatever type */
+	bool		body_is_text;	/* a definition: YAML or JSON */
+	bool		is_open;		/* asks for no credentials */
 	RouteKind	kind;
 } Route;
 
@@ -152,6 +153,7 @@ typedef struct Answer
 {
 	int			status;
 	const char *type;
+	char		own_type[64];	/* where the database says which */
 	Text		body;
 	char	   *location;
 	char	   *link;
@@ -171,6 +173,63 @@ extern const char *status_title(int status);
 /* ---- OpenAPI (rest_openapi.c) */
 extern void openapi_describe(Text *text);
 
+/* ---- who asks (rest_auth.c) */
+typedef enum AuthResult
+{
+	AUTH_NONE,					/* the agent's own role */
+	AUTH_ROLE,
+	AUTH_TOKEN,					/* the database knows whose it is */
+	AUTH_REFUSED
+} AuthResult;
+
+extern bool auth_start(void);
+extern void auth_reload(void);
+extern AuthResult auth_check(const char *authorization, const char *proxy_role, bool is_proxy,
+							 bool is_required, char **who, const char **why);
+extern bool auth_is_required(void);
+extern bool auth_is_proxy(const char *address);
+
+/* ---- JSON Web Tokens (rest_jwt.c) */
+typedef struct JwtRules
+{
+	const char *role_claim;
+	const char *issuer;			/* NULL: any */
+	const char *audience;		/* NULL: any */
+	long long	now;			/* seconds since 1970 */
+} JwtRules;
+
+typedef struct JwtKeys JwtKeys;
+
+extern JwtKeys *jwt_keys_read(const char *key_file, const char *jwks_file, char **why);
+extern JwtKeys *jwt_keys_of(const char *key, size_t key_length, const char *jwks, size_t jwks_length, char **why);
+extern void jwt_keys_free(JwtKeys *keys);
+extern char *jwt_role(const JwtKeys *keys, const JwtRules *rules, const char *token, const char **why);
+
+/* ---- the stream of events (rest_events.c) */
+typedef struct Stream Stream;
+
+extern Stream *stream_open(const char *role, const char *events, const char *namespace, const char *task_id,
+						   const char *tick, const char *at, const char *event, bool is_lost);
+extern size_t stream_read(Stream *stream, char *buffer, size_t room, bool *is_ended, void (*wait) (void *), void *context);
+extern void stream_on_data(Stream *stream, void (*resume) (void *), void (*cut) (void *), void *context);
+extern void stream_close(Stream *stream);
+extern bool events_start(void);
+extern void events_drain(void);
+extern void events_stop(void);
+
+/* ---- the files of the pages (rest_pages.c) */
+typedef struct Page
+{
+	char	   *path;			/* behind REST_PREFIX "/" */
+	const char *type;
+	char	   *data;
+	size_t		length;
+	char		etag[24];
+} Page;
+
+extern void pages_load(void);
+extern const Page *page_find(const Target *target);
+
 /* ---- the database (rest_pool.c) */
 typedef struct Job
 {
@@ -180,6 +239,7 @@ typedef struct Job
 	Values		values;
 	char	   *role;			/* NULL: the agent's own */
 	char	   *token;			/* whose role is to be asked for first; NULL: none */
+	char	   *place[4];		/* of a stream: tick, at, event, canonical events */
 	bool		may_compress;
 	Answer		answer;
 	void		(*done) (struct Job *job);	/* called by a thread of the pool */

@@ -12,11 +12,14 @@
 #include <string.h>
 #include <time.h>
 
+#include <openssl/sha.h>
+
 #include "agent.h"
 #include "log.h"
 #include "rest_internal.h"
 #include "role.h"
 #include "settings.h"
+#include "svg.h"
 
 typedef struct Worker
 {
@@ -124,6 +127,104 @@ connect_worker(Worker *worker)
 	return false;
 }
 
+/* ---- whose a token is */
+
+/* How long a token that was dropped may open something still. */
+#define TOKEN_MEMORY_MS	10000
+#define TOKEN_SLOTS		1024
+
+typedef struct KnownToken
+{
+	unsigned char hash[SHA256_DIGEST_LENGTH];
+	char		role[64];
+	long long	until;
+} KnownToken;
+
+static KnownToken known_tokens[TOKEN_SLOTS];
+static pthread_mutex_t tokens_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static KnownToken *
+token_slot(const unsigned char *hash)
+{
+	return &known_tokens[(hash[0] << 8 | hash[1]) % TOKEN_SLOTS];
+}
+
+static char *
+recall_role(const unsigned char *hash)
+{
+	KnownToken *slot = token_slot(hash);
+	char	   *role = NULL;
+
+	pthread_mutex_lock(&tokens_lock);
+	if (slot->until > now_ms() && memcmp(slot->hash, hash, SHA256_DIGEST_LENGTH) == 0)
+		role = text_copy(slot->role);
+	pthread_mutex_unlock(&tokens_lock);
+	return role;
+}
+
+static void
+remember_role(const unsigned char *hash, const char *role)
+{
+	KnownToken *slot = token_slot(hash);
+
+	if (strlen(role) >= sizeof(slot->role))
+		return;
+	pthread_mutex_lock(&tokens_lock);
+	memcpy(slot->hash, hash, SHA256_DIGEST_LENGTH);
+	strcpy(slot->role, role);
+	slot->until = now_ms() + TOKEN_MEMORY_MS;
+	pthread_mutex_unlock(&tokens_lock);
+}
+
+/*
+ * Sets the role of a job's token, or answers that there is none; false where the
+ * connection is lost.
+ */
+static bool
+authenticate(Worker *worker, Job *job)
+{
+	unsigned char hash[SHA256_DIGEST_LENGTH];
+	const char *values[] = {job->token};
+	bool		failed = false;
+
+	SHA256((const unsigned char *) job->token, strlen(job->token), hash);
+	job->role = recall_role(hash);
+	if (job->role != NULL)
+		return true;
+	if (PQsendQueryParams(worker->connection, "SELECT tasker._authenticate_token($1)", 1, NULL, values, NULL, NULL, 0) != 1 ||
+		PQpipelineSync(worker->connection) != 1)
+		return false;
+	for (;;)
+	{
+		PGresult   *result = PQgetResult(worker->connection);
+		ExecStatusType status = PQresultStatus(result);
+
+		if (PQstatus(worker->connection) != CONNECTION_OK)
+		{
+			PQclear(result);
+			return false;
+		}
+		if (status == PGRES_TUPLES_OK && PQntuples(result) == 1 && !PQgetisnull(result, 0, 0))
+			job->role = text_copy(PQgetvalue(result, 0, 0));
+		else if (status == PGRES_FATAL_ERROR && !failed)
+		{
+			failed = true;
+			log_line(LOG_ERROR, "could not look a token up", "message",
+					 PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY), NULL);
+		}
+		PQclear(result);
+		if (status == PGRES_PIPELINE_SYNC)
+			break;
+	}
+	if (job->role != NULL)
+		remember_role(hash, job->role);
+	else if (failed)
+		answer_problem(&job->answer, 503, "Tokens can't be looked up now.", NULL);
+	else
+		answer_problem(&job->answer, 401, "The token is unknown, or has expired.", NULL);
+	return true;
+}
+
 /* ---- one request */
 
 /*
@@ -211,6 +312,21 @@ add_link(Text *link, const Job *job, const char *cursor, const char *relation)
 	text_printf(link, ">; rel=\"%s\"", relation);
 }
 
+/* Where a stream begins. */
+static void
+take_place(Job *job, const PGresult *result)
+{
+	static const char *const names[] = {"tick", "at", "event", "events"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+	{
+		const char *value = column(result, names[i]);
+
+		free(job->place[i]);
+		job->place[i] = value != NULL ? text_copy(value) : NULL;
+	}
+}
+
 static void
 take_row(Job *job, const PGresult *result)
 {
@@ -222,12 +338,17 @@ take_row(Job *job, const PGresult *result)
 
 	answer->status = status != NULL ? atoi(status) : job->route->status != 0 ? job->route->status : 200;
 	answer->type = job->route->type != NULL ? job->route->type : "application/json";
-	if (type != NULL && strcmp(type, "problem") == 0)
-		answer->type = "application/problem+json";
+	if (type != NULL)
+	{
+		snprintf(answer->own_type, sizeof(answer->own_type), "%s", type);
+		answer->type = strcmp(type, "problem") == 0 ? "application/problem+json" : answer->own_type;
+	}
 	if (body != NULL)
 		text_say(&answer->body, body);
 	if (location != NULL)
 		answer->location = text_copy(location);
+	if (job->route->kind == ROUTE_EVENTS)
+		take_place(job, result);
 	if (PQfnumber(result, "next") >= 0)
 	{
 		Text		link = {0};
@@ -321,6 +442,19 @@ ask(Worker *worker, Job *job)
 {
 	bool		is_preparing;
 
+	if (job->token != NULL && job->role == NULL)
+	{
+		if (!authenticate(worker, job))
+			return false;
+		if (job->role == NULL)
+			return true;
+	}
+	/* To the server that is no role but the end of one. */
+	if (job->role != NULL && strcasecmp(job->role, "none") == 0)
+	{
+		answer_problem(&job->answer, 403, "There is no role of that name.", NULL);
+		return true;
+	}
 	if (!send_settings(worker, job) || !send_statement(worker, job, &is_preparing) ||
 		PQpipelineSync(worker->connection) != 1)
 		return false;
@@ -378,11 +512,31 @@ next_job(Worker *worker)
 	return job;
 }
 
+/* The picture of a graph in dot. */
+static void
+draw(Answer *answer)
+{
+	char	   *svg;
+	size_t		length;
+	const char *why;
+
+	if (svg_render(answer->body.data, answer->body.length, &svg, &length, &why))
+	{
+		text_free(&answer->body);
+		answer->body = (Text) {svg, length, length};
+		return;
+	}
+	log_line(LOG_WARNING, "could not draw a diagram", "why", why, NULL);
+	answer_problem(answer, 503, why, "The other formats can be had.");
+}
+
 static void
 finish_job(Job *job)
 {
 	Answer	   *answer = &job->answer;
 
+	if (answer->status == 200 && answer->type == answer->own_type && strcmp(answer->type, "image/svg+xml") == 0)
+		draw(answer);
 	if (answer->status == 200 && job->route->methods == METHOD_GET)
 		answer_set_tag(answer);
 	if (job->may_compress)

@@ -39,6 +39,23 @@ static const Parameter reason = {"reason", IN_QUERY, TYPE_TEXT, "As reason of th
 static const Parameter format = {"format", IN_QUERY, TYPE_CHOICE, "How it is written down.",
 	.fallback = "mermaid", .choices = "mermaid|dot|json|svg"};
 
+static const Parameter path_namespace = {"namespace", IN_PATH, TYPE_TEXT, "Namespace."};
+static const Parameter path_name = {"name", IN_PATH, TYPE_TEXT, "Name."};
+static const Parameter any_version = {"version", IN_QUERY, TYPE_TEXT, "Version; without it, or latest: the highest by semantic versioning."};
+static const Parameter environment = {"environment", IN_QUERY, TYPE_TEXT, "Block of its environments that its tasks follow."};
+static const Parameter replace = {"replace", IN_QUERY, TYPE_FLAG, "Takes the place of another text of that name and version.",
+	.fallback = "false"};
+static const Parameter category = {"category", IN_QUERY, TYPE_TEXT, "Of one category only."};
+static const Parameter event_names = {"events", IN_QUERY, TYPE_TEXT, "Names and prefixes with commas between, as task.*,step.failed; without it all."};
+static const Parameter event_namespace = {"namespace", IN_QUERY, TYPE_TEXT, "Of that namespace only."};
+static const Parameter event_task = {"task_id", IN_QUERY, TYPE_ID, "Of that task only."};
+static const Parameter last_event = {"last_event_id", IN_QUERY, TYPE_ID, "As the header Last-Event-ID."};
+static const Parameter last_event_header = {"Last-Event-ID", IN_HEADER, TYPE_ID, "Goes on behind that event."};
+static const Parameter metrics_format = {"format", IN_QUERY, TYPE_CHOICE, "How they are written down.",
+	.fallback = "prometheus", .choices = "prometheus|json|csv"};
+static const Parameter period = {"period", IN_QUERY, TYPE_INTEGER, "Hours to look back.",
+	.fallback = "24", .minimum = 1, .maximum = 24 * 366};
+
 const Route rest_routes[] = {
 	{METHOD_GET, "/tasks", "list_tasks", "task:index", "Tasks, the newest first.",
 		"SELECT body, next FROM tasker._rest_list_tasks($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
@@ -75,8 +92,8 @@ const Route rest_routes[] = {
 		"SELECT body, next FROM tasker._rest_list_transitions($1, $2, $3)", {&task_id, &limit_long, &cursor},
 	.answer = "transition_list"},
 	{METHOD_GET, "/tasks/{task_id}/diagram", "show_task_diagram", "task:show", "A task's graph.",
-		"SELECT tasker._rest_task_diagram($1, $2) AS body", {&task_id, &format},
-	.type = "text/plain; charset=utf-8"},
+		"SELECT tasker._rest_task_diagram($1, $2) AS body, tasker._rest_diagram_type($2) AS type", {&task_id, &format},
+	.type = "text/plain"},
 	{METHOD_GET, "/tasks/{task_id}/workflow_steps", "list_steps", "workflow_step:index", "A task's steps.",
 		"SELECT body, next FROM tasker._rest_list_steps($1, $2, $3)", {&task_id, &limit_long, &cursor},
 	.answer = "step_list"},
@@ -98,8 +115,71 @@ const Route rest_routes[] = {
 		"Declares a step done by hand.",
 		"SELECT tasker._rest_operate_step('resolve', $1, $2, NULL, $3) AS body", {&task_id, &step_id},
 	.body = "step_resolution", .answer = "step_answer"},
-	{METHOD_GET, "/health/live", "show_live", NULL, "Whether the agent answers.", .kind = ROUTE_LIVE, .answer = "live"},
-	{METHOD_GET, "/openapi.json", "show_openapi", NULL, "This document.", .kind = ROUTE_OPENAPI, .answer = "openapi"},
+	{METHOD_GET, "/templates", "list_templates", "template:index", "Templates by namespace and name, the highest version first.",
+		"SELECT body, next FROM tasker._rest_list_templates($1, $2, $3, $4)", {&namespace, &name, &limit_long, &cursor},
+	.answer = "template_list"},
+	{METHOD_POST, "/templates", "create_template", "template:create", "Registers a definition, in YAML or JSON.",
+		"SELECT status, location, type, body FROM tasker._rest_create_template($1, $2, $3)", {&environment, &replace},
+	.body = "definition", .body_is_text = true, .answer = "template_answer", .status = 201},
+	{METHOD_POST, "/templates/validate", "validate_template", "template:show", "What is wrong with a definition; stores nothing.",
+		"SELECT tasker._rest_validate_template($1, $2) AS body", {&environment},
+	.body = "definition", .body_is_text = true, .answer = "problem_list"},
+	{METHOD_GET, "/templates/{namespace}/{name}", "show_template", "template:show", "A template with its definition and its steps.",
+		"SELECT tasker._rest_show_template($1, $2, $3) AS body", {&path_namespace, &path_name, &any_version},
+	.answer = "template_answer"},
+	{METHOD_GET, "/templates/{namespace}/{name}/diagram", "show_template_diagram", "template:show", "A template's graph.",
+		"SELECT tasker._rest_template_diagram($1, $2, $3, $4) AS body, tasker._rest_diagram_type($4) AS type",
+		{&path_namespace, &path_name, &any_version, &format},
+	.type = "text/plain"},
+	{METHOD_GET, "/handlers", "list_handler_namespaces", "handler:index", "Namespaces that have handlers.",
+		"SELECT tasker._rest_list_handler_namespaces() AS body", {0},
+	.answer = "handler_namespace_list"},
+	{METHOD_GET, "/handlers/{namespace}", "list_handlers", "handler:index", "Task handlers and step handlers of a namespace.",
+		"SELECT tasker._rest_list_handlers($1) AS body", {&path_namespace},
+	.answer = "handler_list"},
+	{METHOD_GET, "/handlers/{namespace}/{name}", "show_handler", "handler:show", "A task handler with its steps.",
+		"SELECT tasker._rest_show_handler($1, $2, $3) AS body", {&path_namespace, &path_name, &any_version},
+	.answer = "handler_answer"},
+	{METHOD_GET, "/workers", "list_workers", "worker:index", "Workers outside, the engine's processes, and what waits.",
+		"SELECT tasker._require('worker:index', NULL), tasker._rest_workers() AS body", {0},
+	.answer = "worker_list"},
+	{METHOD_GET, "/events", "stream_events", "event:index", "Events as they happen, as server-sent events.",
+		"SELECT body, tick, at, event, events FROM tasker._rest_open_events($1, $2, $3, $4, $5)",
+		{&event_names, &event_namespace, &event_task, &last_event, &last_event_header},
+	.type = "text/event-stream", .kind = ROUTE_EVENTS},
+	{METHOD_GET, "/events/catalog", "list_event_catalog", "event:index", "Every event that there is.",
+		"SELECT tasker._rest_event_catalog($1) AS body", {&category},
+	.answer = "event_list"},
+	{METHOD_GET, "/events/catalog/{name}", "show_event_info", "event:index", "What the catalogue says of an event.",
+		"SELECT tasker._rest_event_info($1) AS body", {&path_name},
+	.answer = "event_answer"},
+	{METHOD_GET, "/health/ready", "show_ready", NULL, "Whether steps are run.",
+		"SELECT status, body FROM tasker._rest_ready()", {0},
+	.answer = "ready", .is_open = true},
+	{METHOD_GET, "/health/live", "show_live", NULL, "Whether the agent answers.", NULL, {0},
+	.answer = "live", .is_open = true, .kind = ROUTE_LIVE},
+	{METHOD_GET, "/health/status", "show_health_status", "health_status:index", "How the engine is, with figures.",
+		"SELECT tasker._require('health_status:index', '*'), "
+		"CASE WHEN h.body -> 'healthy' = 'true' THEN 200 ELSE 503 END AS status, h.body "
+		"FROM tasker._rest_health_status() AS h (body)", {0},
+	.answer = "health"},
+	{METHOD_GET, "/metrics", "show_metrics", "metrics:index", "The metrics.",
+		"SELECT tasker._require('metrics:index', '*'), tasker.metrics($1) AS body, tasker._rest_metrics_type($1) AS type",
+		{&metrics_format},
+	.type = "text/plain"},
+	{METHOD_GET, "/analytics/performance", "show_performance", "analytics:index", "Rates and durations.",
+		"SELECT tasker._require('analytics:index', NULL), tasker._rest_performance() AS body", {0},
+	.answer = "performance"},
+	{METHOD_GET, "/analytics/bottlenecks", "show_bottlenecks", "analytics:index", "Where time is lost.",
+		"SELECT tasker._require('analytics:index', $1), tasker._rest_bottlenecks($1, $2, $3, $4) AS body",
+		{&namespace, &name, &version, &period},
+	.answer = "bottlenecks"},
+	{METHOD_GET, "/me", "show_me", NULL, "Who asks, and what he may.",
+		"SELECT tasker._rest_me() AS body", {0},
+	.answer = "me"},
+	{METHOD_GET, "/openapi.json", "show_openapi", NULL, "This document.",
+		"SELECT tasker._rest_openapi($1) AS body", {0},
+	.answer = "openapi", .is_open = true, .kind = ROUTE_OPENAPI},
 };
 
 const int	rest_route_count = sizeof(rest_routes) / sizeof(rest_routes[0]);

@@ -49,6 +49,7 @@ typedef struct Client
 typedef enum Stage
 {
 	STAGE_NEW,
+	STAGE_REFUSED,				/* nothing is to be asked: an error, or a page */
 	STAGE_BODY,
 	STAGE_ASKED,
 	STAGE_ANSWERED
@@ -66,6 +67,8 @@ typedef struct Exchange
 	bool		is_too_long;
 	size_t		discarded;
 	Text		body;
+	Stream	   *stream;
+	const Page *page;
 } Exchange;
 
 static struct MHD_Daemon *server;
@@ -260,20 +263,129 @@ send_answer(Exchange *exchange)
 	return result;
 }
 
-/* The agent's own refusal. */
-static enum MHD_Result
-refuse(Exchange *exchange, int status, const char *detail, const char *hint)
-{
-	answer_problem(&exchange->job.answer, status, detail, hint);
-	return send_answer(exchange);
-}
-
 /* ---- requests */
 
 static const char *
 header_value(void *context, const char *name)
 {
 	return MHD_lookup_connection_value(context, MHD_HEADER_KIND, name);
+}
+
+static bool
+has_body(struct MHD_Connection *connection)
+{
+	const char *length = header_value(connection, "Content-Length");
+
+	return header_value(connection, "Transfer-Encoding") != NULL ||
+		(length != NULL && strspn(length, "0") != strlen(length));
+}
+
+/*
+ * The agent's own refusal.  An answer that comes before the body was read ends
+ * the connection; where there is none, it waits for the call that would bring it.
+ */
+static enum MHD_Result
+refuse(Exchange *exchange, int status, const char *detail, const char *hint)
+{
+	answer_problem(&exchange->job.answer, status, detail, hint);
+	if (exchange->stage == STAGE_NEW && !has_body(exchange->connection))
+	{
+		exchange->stage = STAGE_REFUSED;
+		return MHD_YES;
+	}
+	return send_answer(exchange);
+}
+
+/* A file of the pages. */
+static enum MHD_Result
+send_page(Exchange *exchange)
+{
+	const Page *page = exchange->page;
+	const char *seen = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "If-None-Match");
+	bool		is_seen = seen != NULL && strstr(seen, page->etag) != NULL;
+	struct MHD_Response *response = MHD_create_response_from_buffer(is_seen ? 0 : page->length, page->data, MHD_RESPMEM_PERSISTENT);
+	enum MHD_Result result;
+
+	if (!is_seen)
+		add_header(response, "Content-Type", page->type);
+	add_header(response, "ETag", page->etag);
+	add_header(response, "Cache-Control", "no-cache");
+	add_header(response, "X-Content-Type-Options", "nosniff");
+	add_header(response, "Referrer-Policy", "no-referrer");
+	add_header(response, "Content-Security-Policy",
+			   "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'");
+	exchange->stage = STAGE_ANSWERED;
+	watch(exchange->client, setting_ms("idle-timeout"));
+	result = MHD_queue_response(exchange->connection, is_seen ? MHD_HTTP_NOT_MODIFIED : MHD_HTTP_OK, response);
+	MHD_destroy_response(response);
+	return result;
+}
+
+/* Relative addresses in a page need the slash. */
+static enum MHD_Result
+send_to_pages(Exchange *exchange)
+{
+	exchange->job.answer.status = 308;
+	exchange->job.answer.type = "text/plain";
+	exchange->job.answer.location = text_copy(REST_PREFIX "/");
+	exchange->stage = STAGE_REFUSED;
+	return MHD_YES;
+}
+
+/* ---- the stream of events */
+
+static void
+suspend(void *context)
+{
+	MHD_suspend_connection(((Exchange *) context)->connection);
+}
+
+static void
+resume(void *context)
+{
+	MHD_resume_connection(((Exchange *) context)->connection);
+}
+
+/* It does not read: the watcher ends it. */
+static void
+cut(void *context)
+{
+	watch(((Exchange *) context)->client, 1);
+}
+
+static ssize_t
+read_stream(void *context, uint64_t position, char *buffer, size_t room)
+{
+	Exchange   *exchange = context;
+	bool		is_ended;
+	size_t		length = stream_read(exchange->stream, buffer, room, &is_ended, suspend, exchange);
+
+	return is_ended ? MHD_CONTENT_READER_END_OF_STREAM : (ssize_t) length;
+}
+
+static enum MHD_Result
+send_stream(Exchange *exchange)
+{
+	Job		   *job = &exchange->job;
+	struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16 * 1024, read_stream, exchange, NULL);
+	enum MHD_Result result;
+
+	if (response == NULL)
+		return MHD_NO;
+	exchange->stream = stream_open(job->role, job->place[3], job->values.values[1], job->values.values[2],
+								   job->place[0], job->place[1], job->place[2],
+								   job->answer.body.data != NULL && strcmp(job->answer.body.data, "lost") == 0);
+	add_header(response, "Content-Type", "text/event-stream");
+	add_header(response, "Cache-Control", "no-store");
+	add_header(response, "X-Accel-Buffering", "no");
+	add_header(response, "X-Content-Type-Options", "nosniff");
+	add_cors(response, exchange->connection);
+	exchange->stage = STAGE_ANSWERED;
+	watch(exchange->client, 0);
+	result = MHD_queue_response(exchange->connection, MHD_HTTP_OK, response);
+	MHD_destroy_response(response);
+	stream_on_data(exchange->stream, resume, cut, exchange);
+	return result;
 }
 
 typedef struct HeaderCount
@@ -331,15 +443,6 @@ accepts_gzip(struct MHD_Connection *connection)
 	const char *found = accepted != NULL ? strstr(accepted, "gzip") : NULL;
 
 	return found != NULL && strncmp(found, "gzip;q=0", 8) != 0;
-}
-
-static bool
-has_body(struct MHD_Connection *connection)
-{
-	const char *length = header_value(connection, "Content-Length");
-
-	return header_value(connection, "Transfer-Encoding") != NULL ||
-		(length != NULL && strspn(length, "0") != strlen(length));
 }
 
 /* Whether a body may be of the type that it says. */
@@ -400,6 +503,99 @@ job_done(Job *job)
 	MHD_resume_connection(((Exchange *) job)->connection);
 }
 
+/* Who is connected: a number, or unix. */
+static void
+client_address(struct MHD_Connection *connection, char *text, size_t size)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+
+	snprintf(text, size, "unix");
+	if (info == NULL || info->client_addr == NULL || info->client_addr->sa_family == AF_UNIX)
+		return;
+	(void) getnameinfo(info->client_addr, info->client_addr->sa_family == AF_INET6 ?
+					   sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in),
+					   text, (socklen_t) size, NULL, 0, NI_NUMERICHOST);
+}
+
+/*
+ * Whether a name that a browser may know us by can't be a stranger's: one that
+ * is made to mean this machine would get all that needs no credentials.
+ */
+static bool
+is_own_host(const char *host)
+{
+	size_t		length = host != NULL ? strcspn(host, ":") : 0;
+
+	if (host == NULL || *host == '\0' || *host == '[' || strspn(host, "0123456789.") == length)
+		return true;
+	if (length == 9 && strncasecmp(host, "localhost", 9) == 0)
+		return true;
+	{
+		char	   *name = strndup(host, length);
+		bool		is_known = list_has(setting_text("hosts"), name);
+
+		free(name);
+		return is_known;
+	}
+}
+
+/* Whether it comes from a page of somebody else, which a browser lets write, if not read. */
+static bool
+is_foreign_page(struct MHD_Connection *connection)
+{
+	const char *origin = header_value(connection, "Origin");
+	const char *host = header_value(connection, "Host");
+	const char *name = origin != NULL ? strstr(origin, "://") : NULL;
+
+	if (origin == NULL || allowed_origin(connection) != NULL)
+		return false;
+	return name == NULL || host == NULL || strcasecmp(name + 3, host) != 0;
+}
+
+/*
+ * Says whose request it is; false, and it was refused.
+ */
+static bool
+authenticate(Exchange *exchange, int method, enum MHD_Result *result)
+{
+	struct MHD_Connection *connection = exchange->connection;
+	const char *proxy_header = setting_text("proxy-header");
+	const char *why;
+	char	   *who;
+	char		address[INET6_ADDRSTRLEN + 20];
+
+	if (exchange->job.route->is_open)
+		return true;
+	if (method != METHOD_GET && is_foreign_page(connection))
+	{
+		*result = refuse(exchange, 403, "The request comes from a page of another origin.",
+						 "The setting cors-origins lists those that may.");
+		return false;
+	}
+	client_address(connection, address, sizeof(address));
+	switch (auth_check(header_value(connection, "Authorization"),
+					   proxy_header != NULL ? header_value(connection, proxy_header) : NULL,
+					   auth_is_proxy(address), auth_is_required(), &who, &why))
+	{
+		case AUTH_ROLE:
+			exchange->job.role = who;
+			return true;
+		case AUTH_TOKEN:
+			exchange->job.token = who;
+			return true;
+		case AUTH_REFUSED:
+			*result = refuse(exchange, 401, why, "Send Authorization: Bearer, and a token of tasker.create_token().");
+			return false;
+		case AUTH_NONE:
+			break;
+	}
+	if (is_own_host(header_value(connection, "Host")))
+		return true;
+	*result = refuse(exchange, 403, "Without credentials, the agent answers to its address and to localhost only.",
+					 "The setting hosts lists other names.");
+	return false;
+}
+
 /*
  * The headers are there: which route it is, and whether its body is worth
  * reading.
@@ -412,6 +608,7 @@ begin(Exchange *exchange, const char *method, const char *version)
 	const char *problem;
 	int			number = method_of(method);
 	const Route *route;
+	enum MHD_Result result;
 
 	watch(exchange->client, setting_ms("request-timeout"));
 	problem = find_ambiguity(connection, version);
@@ -427,6 +624,17 @@ begin(Exchange *exchange, const char *method, const char *version)
 		return refuse(exchange, 400, problem, NULL);
 
 	route = route_find(&exchange->job.target, number, &exchange->allowed);
+	if (route == NULL && exchange->allowed == 0 && number == METHOD_GET)
+	{
+		exchange->page = page_find(&exchange->job.target);
+		if (exchange->page != NULL)
+		{
+			exchange->stage = STAGE_REFUSED;
+			return MHD_YES;
+		}
+		if (exchange->job.target.part_count == 1 && strcmp(exchange->job.target.parts[0], REST_PREFIX + 1) == 0)
+			return send_to_pages(exchange);
+	}
 	if (route == NULL && exchange->allowed == 0)
 		return refuse(exchange, 404, "There is nothing of that path.", "/tasker/openapi.json lists what there is.");
 	if (route == NULL && number == METHOD_OPTIONS)
@@ -435,6 +643,8 @@ begin(Exchange *exchange, const char *method, const char *version)
 		return refuse(exchange, 405, "The path does not take that method.", NULL);
 	exchange->allowed = 0;
 	exchange->job.route = route;
+	if (!authenticate(exchange, number, &result))
+		return result;
 
 	if (length != NULL && strtoull(length, NULL, 10) > (unsigned long long) setting_bytes("max-body"))
 	{
@@ -502,6 +712,9 @@ dispatch(Exchange *exchange)
 			answer_live(&job->answer);
 			return send_answer(exchange);
 		case ROUTE_OPENAPI:
+			openapi_describe(&exchange->body);
+			job->values.values[job->values.count++] = exchange->body.data;
+			break;
 		case ROUTE_EVENTS:
 		case ROUTE_SQL:
 			break;
@@ -532,11 +745,17 @@ handle(void *context, struct MHD_Connection *connection, const char *url, const 
 				exchange->client = info != NULL ? info->socket_context : NULL;
 			}
 			return begin(exchange, method, version);
+		case STAGE_REFUSED:
+			if (*upload_size > 0)
+				return MHD_NO;
+			return exchange->page != NULL ? send_page(exchange) : send_answer(exchange);
 		case STAGE_BODY:
 			if (*upload_size > 0)
 				return take_body(exchange, upload, upload_size);
 			return dispatch(exchange);
 		case STAGE_ASKED:
+			if (exchange->job.route->kind == ROUTE_EVENTS && exchange->job.answer.status == 200)
+				return send_stream(exchange);
 			return send_answer(exchange);
 		case STAGE_ANSWERED:
 			*upload_size = 0;
@@ -567,7 +786,12 @@ request_ended(void *context, struct MHD_Connection *connection, void **request,
 
 	if (exchange == NULL)
 		return;
+	/* First: nobody resumes a connection that is gone. */
+	if (exchange->stream != NULL)
+		stream_close(exchange->stream);
 	watch(exchange->client, setting_ms("idle-timeout"));
+	for (size_t i = 0; i < sizeof(exchange->job.place) / sizeof(exchange->job.place[0]); i++)
+		free(exchange->job.place[i]);
 	values_free(&exchange->job.values);
 	target_free(&exchange->job.target);
 	answer_free(&exchange->job.answer);

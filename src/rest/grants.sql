@@ -14,3 +14,15 @@ BEGIN
     END LOOP;
 END;
 $$;
+
+-- What the stream of events is read by; what it shows is the caller's to see.
+GRANT EXECUTE ON FUNCTION
+    tasker._canonical_events(text[]),
+    tasker._events(bigint[], bigint[]),
+    tasker._failure(jsonb, jsonb, smallint),
+    tasker._payload(jsonb, jsonb, "any"),
+    tasker._system_event(text),
+    tasker._system_events(),
+    tasker._task_facts(bigint[]),
+    tasker._unknown_event(text)
+TO PUBLIC;

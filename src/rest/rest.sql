@@ -6,16 +6,6 @@
 -- and next, the cursor of the next page.  What it raises becomes an answer by its
 -- SQLSTATE: class 22 is 400, but 22023, TK005 and TK006 are 422.
 
-CREATE FUNCTION tasker._rest_require(permission text, namespace text)
-RETURNS void
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT;
-$$;
-COMMENT ON FUNCTION tasker._rest_require(text, text) IS
-'Raises TK009 where the role of the request lacks a permission in that namespace; NULL: in every one. Private.';
-
 CREATE FUNCTION tasker._rest_schema(name text)
 RETURNS jsonb
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -101,3 +91,44 @@ AS $$
 $$;
 COMMENT ON FUNCTION tasker._rest_texts(jsonb) IS
 'A list of strings as an array; NULL for what is no list. Private.';
+
+CREATE FUNCTION tasker._rest_diagram_type(format text)
+RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE format
+        WHEN 'dot' THEN 'text/vnd.graphviz; charset=utf-8'
+        WHEN 'json' THEN 'application/json'
+        WHEN 'svg' THEN 'image/svg+xml'
+        ELSE 'text/plain; charset=utf-8'
+    END;
+$$;
+COMMENT ON FUNCTION tasker._rest_diagram_type(text) IS
+'Media type of a diagram in that format. Private.';
+
+CREATE FUNCTION tasker._rest_metrics_type(format text)
+RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE format
+        WHEN 'json' THEN 'application/json'
+        WHEN 'csv' THEN 'text/csv; charset=utf-8'
+        ELSE 'text/plain; version=0.0.4; charset=utf-8'
+    END;
+$$;
+COMMENT ON FUNCTION tasker._rest_metrics_type(text) IS
+'Media type of the metrics in that format. Private.';
+
+CREATE FUNCTION tasker._rest_openapi(skeleton text)
+RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_set(skeleton::jsonb, '{components,schemas}', (
+        SELECT jsonb_object_agg(s.name, s.schema)
+        FROM tasker._rest_schemas() AS s));
+$$;
+COMMENT ON FUNCTION tasker._rest_openapi(text) IS
+'What tasker-agent writes of its routes, with the schemas of the bodies. Private.';

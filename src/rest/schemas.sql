@@ -147,6 +147,108 @@ AS $$
                 "attempt": {"type": ["integer", "null"]},
                 "metadata": {}
             }}}}}'),
+    ('definition', '{"type": "object", "description": "A task definition. As application/json or, in YAML, as application/yaml."}'),
+    ('template', '{
+        "type": "object",
+        "required": ["namespace", "name", "version", "full_name", "step_count", "registered_at", "registered_by", "is_latest"],
+        "properties": {
+            "template_id": {"type": "integer"},
+            "namespace": {"type": "string"},
+            "name": {"type": "string"},
+            "version": {"type": "string"},
+            "full_name": {"type": "string"},
+            "description": {"type": ["string", "null"]},
+            "environment": {"type": ["string", "null"]},
+            "step_count": {"type": "integer"},
+            "registered_at": {"type": "string", "format": "date-time"},
+            "registered_by": {"type": "string"},
+            "is_latest": {"type": "boolean"},
+            "definition": {"type": "object"},
+            "source": {"type": "string"},
+            "schema": {"description": "JSON Schema of the context."},
+            "versions": {"type": "array", "items": {"type": "string"}},
+            "step_templates": {"type": "array", "items": {"type": "object"}}
+        }}'),
+    ('template_answer', '{"type": "object", "required": ["template"], "properties": {"template": {"$ref": "#/components/schemas/template"}}}'),
+    ('template_list', '{"type": "object", "required": ["templates"], "properties": {"templates": {"type": "array", "maxItems": 100, "items": {"$ref": "#/components/schemas/template"}}}}'),
+    ('problem_list', '{
+        "type": "object",
+        "required": ["problems"],
+        "properties": {"problems": {"type": "array", "items": {
+            "type": "object",
+            "required": ["path", "line", "message"],
+            "properties": {
+                "path": {"type": "string"},
+                "line": {"type": ["integer", "null"]},
+                "message": {"type": "string"},
+                "hint": {"type": ["string", "null"]}
+            }}}}}'),
+    ('handler_namespace_list', '{
+        "type": "object",
+        "required": ["namespaces", "total_namespaces", "generated_at"],
+        "properties": {
+            "namespaces": {"type": "array", "items": {
+                "type": "object",
+                "required": ["name", "handler_count"],
+                "properties": {"name": {"type": "string"}, "handler_count": {"type": "integer"}, "step_handler_count": {"type": "integer"}}}},
+            "total_namespaces": {"type": "integer"},
+            "generated_at": {"type": "string", "format": "date-time"}
+        }}'),
+    ('handler_list', '{
+        "type": "object",
+        "required": ["namespace", "handlers", "total_handlers"],
+        "properties": {
+            "namespace": {"type": "string"},
+            "handlers": {"type": "array", "items": {
+                "type": "object",
+                "required": ["name", "namespace", "versions", "latest_version", "handler_count"],
+                "properties": {"versions": {"type": "array", "items": {"type": "string"}}}}},
+            "total_handlers": {"type": "integer"},
+            "step_handlers": {"type": "array", "items": {"type": "object", "required": ["name", "kind"]}}
+        }}'),
+    ('handler_answer', '{
+        "type": "object",
+        "required": ["handler", "generated_at"],
+        "properties": {
+            "handler": {
+                "type": "object",
+                "required": ["name", "namespace", "version", "full_name", "class_name", "available", "step_templates", "dependency_graph"],
+                "properties": {
+                    "available": {"type": "boolean"},
+                    "step_templates": {"type": "array", "items": {"type": "object"}},
+                    "dependency_graph": {"type": "object", "required": ["nodes", "edges", "execution_order"]}}},
+            "generated_at": {"type": "string", "format": "date-time"}
+        }}'),
+    ('worker_list', '{"type": "object", "required": ["workers", "processes", "queues"]}'),
+    ('event_list', '{
+        "type": "object",
+        "required": ["events"],
+        "properties": {"events": {"type": "array", "items": {"type": "object", "required": ["name", "category", "description"]}}}}'),
+    ('event_answer', '{"type": "object", "required": ["event"], "properties": {"event": {"type": "object", "required": ["name", "category"]}}}'),
+    ('ready', '{
+        "type": "object",
+        "required": ["ready", "checks", "timestamp"],
+        "properties": {"ready": {"type": "boolean"}, "checks": {"type": "object"}, "message": {"type": "string"}, "timestamp": {"type": "string", "format": "date-time"}}}'),
+    ('live', '{
+        "type": "object",
+        "required": ["alive", "timestamp", "service"],
+        "properties": {"alive": {"const": true}, "timestamp": {"type": "string", "format": "date-time"}, "service": {"const": "tasker"}}}'),
+    ('health', '{"type": "object", "required": ["healthy", "status", "metrics", "database"], "properties": {"healthy": {"type": "boolean"}}}'),
+    ('performance', '{"type": "object", "required": ["system_overview", "performance_trends"]}'),
+    ('bottlenecks', '{"type": "object", "required": ["bottleneck_analysis"]}'),
+    ('me', '{
+        "type": "object",
+        "required": ["role", "permissions", "enforced", "version"],
+        "properties": {
+            "role": {"type": "string"},
+            "permissions": {"type": "array", "items": {
+                "type": "object",
+                "required": ["permission", "namespace"],
+                "properties": {"permission": {"type": "string"}, "namespace": {"type": "string"}}}},
+            "enforced": {"type": "boolean"},
+            "version": {"type": "string"}
+        }}'),
+    ('openapi', '{"type": "object", "required": ["openapi", "info", "paths", "components"]}'),
     ('problem', '{
         "type": "object",
         "description": "RFC 9457.",

@@ -49,7 +49,7 @@ DECLARE
     place constant integer := least(coalesce(tasker._rest_cursor(cursor), 0), 16383);
     count integer;
 BEGIN
-    PERFORM tasker._rest_require('workflow_step:index', tasker._rest_task_namespace(of_task));
+    PERFORM tasker._require('workflow_step:index', tasker._rest_task_namespace(of_task));
     SELECT p.step_count
     INTO count
     FROM tasker.task AS t
@@ -73,7 +73,7 @@ SET enable_seqscan = off
 SET jit = off
 AS $$
 BEGIN
-    PERFORM tasker._rest_require('workflow_step:show', tasker._rest_task_namespace(of_task));
+    PERFORM tasker._require('workflow_step:show', tasker._rest_task_namespace(of_task));
     PERFORM tasker._rest_check_step(of_task, of_step);
     RETURN jsonb_set(tasker._rest_step(of_step), '{step,attempts_log}', coalesce((
         SELECT jsonb_agg(jsonb_build_object(

@@ -84,7 +84,7 @@ DECLARE
     of_plans integer[];
     ids bigint[] := '{}';
 BEGIN
-    PERFORM tasker._rest_require('task:index', of_namespace);
+    PERFORM tasker._require('task:index', of_namespace);
     IF num_nonnulls(of_namespace, of_name, of_version) > 0 OR of_task IS NULL AND q <> '' THEN
         of_plans := ARRAY(
             SELECT p.plan_id
@@ -241,10 +241,10 @@ AS $$
 DECLARE
     status constant jsonb := tasker.task_status(task_id);
 BEGIN
-    PERFORM tasker._rest_require('task:show', status ->> 'namespace');
+    PERFORM tasker._require('task:show', status ->> 'namespace');
     IF with_dependencies THEN
         RETURN jsonb_build_object('task', status
-            || jsonb_build_object('dependency_analysis', tasker._rest_dependencies(task_id, status -> 'workflow_steps')));
+            || jsonb_build_object('dependency_analysis', tasker._rest_dependencies(task_id)));
     END IF;
     RETURN jsonb_build_object('task', status);
 END;
@@ -344,7 +344,7 @@ BEGIN
     IF cursor IS NOT NULL AND place IS NULL THEN
         PERFORM tasker._rest_cursor('');
     END IF;
-    PERFORM tasker._rest_require('task:show', tasker._rest_task_namespace(of_task));
+    PERFORM tasker._require('task:show', tasker._rest_task_namespace(of_task));
     WITH page AS (
         SELECT m.id, m.at, m.step_no, m.from_state, m.to_state, m.attempt, m.metadata,
                row_number() OVER (ORDER BY m.at, m.id) AS n
@@ -384,7 +384,7 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM tasker._rest_require('task:show', tasker._rest_task_namespace(task_id));
+    PERFORM tasker._require('task:show', tasker._rest_task_namespace(task_id));
     RETURN tasker.task_diagram(task_id, CASE format WHEN 'svg' THEN 'dot' ELSE format END);
 END;
 $$;

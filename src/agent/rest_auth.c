@@ -1,0 +1,199 @@
+/*
+ * rest_auth.c
+ *	  Who asks: by a bearer token of the database's, by a JSON Web Token, or by
+ *	  what a trusted proxy says.
+ */
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "agent.h"
+#include "log.h"
+#include "rest_internal.h"
+#include "settings.h"
+
+/* Who begins like this is the database's to know. */
+#define TOKEN_PREFIX	"tsk_"
+#define MAX_CREDENTIAL	8192
+
+static pthread_rwlock_t keys_lock = PTHREAD_RWLOCK_INITIALIZER;
+static JwtKeys *keys;
+
+static bool
+load_keys(void)
+{
+	const char *key_file = setting_text("jwt-key");
+	const char *jwks_file = setting_text("jwks");
+	JwtKeys    *fresh;
+	char	   *why = NULL;
+
+	if (key_file == NULL && jwks_file == NULL)
+		return true;
+	fresh = jwt_keys_read(key_file, jwks_file, &why);
+	if (fresh == NULL)
+	{
+		log_line(LOG_ERROR, "could not read the keys of JSON Web Tokens", "why", why, NULL);
+		free(why);
+		return false;
+	}
+	pthread_rwlock_wrlock(&keys_lock);
+	jwt_keys_free(keys);
+	keys = fresh;
+	pthread_rwlock_unlock(&keys_lock);
+	return true;
+}
+
+bool
+auth_start(void)
+{
+	if (!load_keys())
+	{
+		complain("the keys of JSON Web Tokens (jwt-key, jwks) can't be used");
+		return false;
+	}
+	if (setting_text("proxy-header") != NULL && setting_text("proxy-from") == NULL)
+	{
+		complain("proxy-header needs proxy-from: who may send it");
+		return false;
+	}
+	return true;
+}
+
+/* Keys that can't be read leave those that there are. */
+void
+auth_reload(void)
+{
+	(void) load_keys();
+}
+
+static bool
+is_loopback(const char *listen)
+{
+	return strncmp(listen, "127.", 4) == 0 || strncmp(listen, "localhost:", 10) == 0 ||
+		strncmp(listen, "[::1]:", 6) == 0 || strncmp(listen, "unix:", 5) == 0;
+}
+
+/*
+ * Off by itself only where nobody but this machine gets in.
+ */
+bool
+auth_is_required(void)
+{
+	const char *wanted = setting_text("auth");
+
+	if (strcmp(wanted, "auto") == 0)
+		return !is_loopback(setting_text("listen"));
+	return strcmp(wanted, "on") == 0;
+}
+
+/* Whether an address is that one, or of that network: ADDRESS or ADDRESS/BITS. */
+static bool
+is_within(const char *address, const char *network)
+{
+	unsigned char own[16];
+	unsigned char base[16];
+	char		text[INET6_ADDRSTRLEN];
+	const char *slash = strchr(network, '/');
+	size_t		length = slash != NULL ? (size_t) (slash - network) : strlen(network);
+	int			family = strchr(address, ':') != NULL ? AF_INET6 : AF_INET;
+	int			bits = slash != NULL ? atoi(slash + 1) : family == AF_INET6 ? 128 : 32;
+
+	if (length >= sizeof(text))
+		return false;
+	memcpy(text, network, length);
+	text[length] = '\0';
+	if (inet_pton(family, address, own) != 1 || inet_pton(family, text, base) != 1 ||
+		bits < 0 || bits > (family == AF_INET6 ? 128 : 32))
+		return false;
+	if (memcmp(own, base, (size_t) bits / 8) != 0)
+		return false;
+	return bits % 8 == 0 || (own[bits / 8] ^ base[bits / 8]) >> (8 - bits % 8) == 0;
+}
+
+/*
+ * Whether who is connected may say on whose behalf; address: "unix", or a
+ * number.
+ */
+bool
+auth_is_proxy(const char *address)
+{
+	const char *list = setting_text("proxy-from");
+	char	   *copy;
+	char	   *rest;
+	bool		found = false;
+
+	if (setting_text("proxy-header") == NULL || list == NULL)
+		return false;
+	/* An IPv4 address of a socket for both. */
+	if (strncmp(address, "::ffff:", 7) == 0)
+		address += 7;
+	copy = text_copy(list);
+	rest = copy;
+	for (char *word = strsep(&rest, ","); word != NULL && !found; word = strsep(&rest, ","))
+		found = strcmp(word, "unix") == 0 ? strcmp(address, "unix") == 0 : is_within(address, word);
+	free(copy);
+	return found;
+}
+
+static AuthResult
+check_bearer(const char *token, char **who, const char **why)
+{
+	JwtRules	rules = {
+		.role_claim = setting_text("jwt-role-claim"),
+		.issuer = setting_text("jwt-issuer"),
+		.audience = setting_text("jwt-audience"),
+		.now = (long long) time(NULL)
+	};
+
+	if (strncmp(token, TOKEN_PREFIX, strlen(TOKEN_PREFIX)) == 0)
+	{
+		*who = text_copy(token);
+		return AUTH_TOKEN;
+	}
+	*why = "The token is unknown.";
+	pthread_rwlock_rdlock(&keys_lock);
+	if (keys != NULL)
+		*who = jwt_role(keys, &rules, token, why);
+	pthread_rwlock_unlock(&keys_lock);
+	return *who != NULL ? AUTH_ROLE : AUTH_REFUSED;
+}
+
+/*
+ * Whose request it is.  who, to be freed, is a role or a token; what the proxy
+ * says counts only where it is one, and goes before.
+ */
+AuthResult
+auth_check(const char *authorization, const char *proxy_role, bool is_proxy, bool is_required,
+		   char **who, const char **why)
+{
+	*who = NULL;
+	*why = NULL;
+	if (is_proxy && proxy_role != NULL && *proxy_role != '\0')
+	{
+		*why = "The proxy names no role.";
+		if (strlen(proxy_role) >= 64 || !text_is_utf8(proxy_role, strlen(proxy_role)))
+			return AUTH_REFUSED;
+		*who = text_copy(proxy_role);
+		return AUTH_ROLE;
+	}
+	if (authorization != NULL)
+	{
+		const char *token = authorization + strlen("Bearer ");
+
+		*why = "Authorization must be: Bearer, and a token.";
+		if (strncasecmp(authorization, "Bearer ", strlen("Bearer ")) != 0 || strlen(authorization) > MAX_CREDENTIAL)
+			return AUTH_REFUSED;
+		token += strspn(token, " ");
+		for (const char *c = token; *c != '\0'; c++)
+			if ((unsigned char) *c <= 0x20 || (unsigned char) *c >= 0x7F)
+				return AUTH_REFUSED;
+		return check_bearer(token, who, why);
+	}
+	if (!is_required)
+		return AUTH_NONE;
+	*why = "Credentials are required.";
+	return AUTH_REFUSED;
+}

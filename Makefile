@@ -141,17 +141,22 @@ all: $(AGENT)
 $(AGENT): $(wildcard src/agent/*.c src/agent/*.h) tasker.control
 	$(CC) $(AGENT_CFLAGS) -o $@ $(filter %.c,$^) $(AGENT_LIBS)
 
+# The pages that tasker-agent serves, as they are: nothing is built of them.
+PAGES = $(wildcard $(addprefix src/agent/pages/*., html js css svg))
+
 install: install-beside
 .PHONY: install-beside
 install-beside: $(AGENT)
-	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(datadir)/tasker'
+	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(datadir)/tasker/pages'
 	$(INSTALL_PROGRAM) $(AGENT) '$(DESTDIR)$(bindir)'
 	$(INSTALL_DATA) src/definition/definition.schema.json '$(DESTDIR)$(datadir)/tasker'
+	$(INSTALL_DATA) $(PAGES) '$(DESTDIR)$(datadir)/tasker/pages'
 
 uninstall: uninstall-beside
 .PHONY: uninstall-beside
 uninstall-beside:
 	rm -f '$(DESTDIR)$(bindir)/tasker-agent' '$(DESTDIR)$(datadir)/tasker/definition.schema.json'
+	rm -rf '$(DESTDIR)$(datadir)/tasker/pages'
 
 # The model test with as many seeds as one wants (doc/testing.md).
 SEEDS ?= 2000

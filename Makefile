@@ -133,7 +133,7 @@ AGENT_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototy
 
 # Graphviz looks for its plugins at run time; the two that svg.c needs are linked.
 GRAPHVIZ_PLUGINS := $(shell pkg-config --variable=libdir libgvc)/graphviz
-AGENT_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lmicrohttpd -ljansson -lcrypto -lz -lpthread \
+AGENT_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lcurl -lmicrohttpd -ljansson -lcrypto -lz -lpthread \
 	$(shell pkg-config --libs libgvc libcgraph) \
 	-L$(GRAPHVIZ_PLUGINS) -lgvplugin_core -lgvplugin_dot_layout -Wl,-rpath,$(GRAPHVIZ_PLUGINS)
 

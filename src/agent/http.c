@@ -169,19 +169,26 @@ static bool
 read_settings(void)
 {
 	const char *bad;
-	AllowList  *allowed = allow_parse(setting_text("allow-hosts"), &bad);
+	Limits		limits = {
+		.max_requests = (int) setting_number("max-requests"),
+		.per_host = (int) setting_number("max-requests-per-host"),
+		.insecure = setting_flag("allow-insecure"),
+		.allowed = allow_parse(setting_text("allow-hosts"), &bad),
+		.connect_to = setting_text("connect-to"),
+		.tls_ca = setting_text("tls-ca"),
+	};
 
-	if (allowed == NULL)
+	if (limits.allowed == NULL)
 	{
 		log_line(LOG_ERROR, "allow-hosts has what is neither host, host:port, *.domain nor network", "entry", bad, NULL);
 		free((char *) (uintptr_t) bad);
 		return false;
 	}
-	max_requests = (int) setting_number("max-requests");
-	per_host = (int) setting_number("max-requests-per-host");
+	max_requests = limits.max_requests;
+	per_host = limits.per_host;
 	bound = setting_flag("bound-to-session");
 	lease_ms = bound ? BOUND_LEASE_MS : setting_ms("lease");
-	transfers_configure(max_requests, per_host, setting_flag("allow-insecure"), allowed);
+	transfers_configure(&limits);
 	return true;
 }
 
@@ -545,9 +552,13 @@ wait_for_something(void)
 		if (db_wait_for(all[i], &others[count]))
 			count++;
 	}
-	ms = sooner(ms, next_poll);
-	if (waiting.count + running.count + finished.count + finished_handled.count > 0 && db_is_free(&claims))
-		ms = sooner(ms, next_beat);
+	/* While a statement is under way, its result is waited for. */
+	if (db_is_free(&claims))
+	{
+		ms = sooner(ms, next_poll);
+		if (waiting.count + running.count + finished.count + finished_handled.count > 0)
+			ms = sooner(ms, next_beat);
+	}
 	if (finished.first != NULL || finished_handled.first != NULL)
 		ms = sooner(ms, next_end > clock_ms() ? next_end : clock_ms() + 1000);
 	if (more && next_claim > clock_ms())

@@ -100,10 +100,21 @@ extern bool allow_host(const AllowList *list, const char *host, int port);
 /* Whether a request may go to that address: public, or in the list. */
 extern bool allow_address(const AllowList *list, const struct sockaddr *address);
 
+/* What requests are held to. */
+typedef struct Limits
+{
+	int			max_requests;	/* at once */
+	int			per_host;
+	bool		insecure;		/* a step may do without a check of certificates */
+	AllowList  *allowed;
+	const char *connect_to;
+	const char *tls_ca;
+} Limits;
+
 /* http_curl.c */
 extern bool transfers_start(void);
 extern void transfers_stop(void);
-extern void transfers_configure(int max_requests, int per_host, bool insecure, AllowList *allowed);
+extern void transfers_configure(const Limits *new_limits);
 extern void transfers_add(Request *request);
 extern void transfers_drop(Request *request);
 

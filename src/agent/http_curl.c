@@ -38,8 +38,8 @@ typedef struct Transfer
 } Transfer;
 
 static CURLM *multi;
-static bool allow_insecure;
-static AllowList *allowed_hosts;
+static Limits limits;
+static struct curl_slist *connect_to;
 
 bool
 transfers_start(void)
@@ -54,18 +54,38 @@ void
 transfers_stop(void)
 {
 	curl_multi_cleanup(multi);
-	allow_free(allowed_hosts);
-	allowed_hosts = NULL;
+	allow_free(limits.allowed);
+	curl_slist_free_all(connect_to);
 }
 
-void
-transfers_configure(int max_requests, int per_host, bool insecure, AllowList *allowed)
+/* The elements of a list with commas between. */
+static struct curl_slist *
+split(const char *list)
 {
-	allow_insecure = insecure;
-	allow_free(allowed_hosts);
-	allowed_hosts = allowed;
-	curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long) max_requests * 2);
-	curl_multi_setopt(multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long) per_host);
+	char	   *copy = text_copy(list == NULL ? "" : list);
+	char	   *rest = copy;
+	struct curl_slist *words = NULL;
+
+	for (char *word = strsep(&rest, ","); word != NULL; word = strsep(&rest, ","))
+		if (*word != '\0')
+			words = curl_slist_append(words, word);
+	free(copy);
+	return words;
+}
+
+/*
+ * Takes over what is in it.  Requests under way go on as they began, but for what
+ * they hold of the old.
+ */
+void
+transfers_configure(const Limits *new_limits)
+{
+	allow_free(limits.allowed);
+	limits = *new_limits;
+	/* Those under way have the old list, which is small. */
+	connect_to = split(limits.connect_to);
+	curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long) limits.max_requests * 2);
+	curl_multi_setopt(multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long) limits.per_host);
 }
 
 /* The address is known now, whatever the name was. */
@@ -75,7 +95,7 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 	Transfer   *transfer = arg;
 
 	if (purpose != CURLSOCKTYPE_IPCXN ||
-		(!transfer->host_allowed && !allow_address(allowed_hosts, &address->addr)))
+		(!transfer->host_allowed && !allow_address(limits.allowed, &address->addr)))
 	{
 		transfer->refused = true;
 		return CURL_SOCKET_BAD;
@@ -209,6 +229,8 @@ set_tls(Transfer *transfer)
 
 		curl_easy_setopt(transfer->easy, CURLOPT_CAINFO_BLOB, &blob);
 	}
+	else if (limits.tls_ca != NULL)
+		curl_easy_setopt(transfer->easy, CURLOPT_CAINFO, limits.tls_ca);
 }
 
 /* A part of the URL, to be freed by curl_free(); NULL: it has none. */
@@ -232,10 +254,10 @@ look_up_host(Transfer *transfer)
 	if (length > 2 && host[0] == '[')
 	{
 		host[length - 1] = '\0';
-		transfer->host_allowed = allow_host(allowed_hosts, host + 1, port == NULL ? 0 : atoi(port));
+		transfer->host_allowed = allow_host(limits.allowed, host + 1, port == NULL ? 0 : atoi(port));
 	}
 	else if (length > 0)
-		transfer->host_allowed = allow_host(allowed_hosts, host, port == NULL ? 0 : atoi(port));
+		transfer->host_allowed = allow_host(limits.allowed, host, port == NULL ? 0 : atoi(port));
 	curl_free(host);
 	curl_free(port);
 }
@@ -264,6 +286,7 @@ begin_hop(Transfer *transfer)
 	curl_easy_setopt(easy, CURLOPT_CURLU, transfer->url);
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_PROXY, "");
+	curl_easy_setopt(easy, CURLOPT_CONNECT_TO, connect_to);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
 	curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
@@ -322,7 +345,7 @@ transfers_add(Request *request)
 	request->started_at = clock_ms();
 	if (transfer->easy == NULL || transfer->url == NULL)
 		fail(request, "other", "could not be asked: out of memory");
-	else if (!request->tls_verify && !allow_insecure)
+	else if (!request->tls_verify && !limits.insecure)
 		fail(request, "insecure", "is not to prove who it is, which the agent does not allow (--allow-insecure)");
 	else if (curl_url_set(transfer->url, CURLUPART_URL, request->url, 0) != CURLUE_OK)
 		fail(request, "bad_url", "has a URL that can't be one");
@@ -451,7 +474,7 @@ note_failure(Transfer *transfer, CURLcode code)
 
 	if (transfer->too_large || code == CURLE_FILESIZE_EXCEEDED)
 	{
-		fail(request, "too_large", "answers with more than max_response allows");
+		fail(request, "too_large", "answers with more than is allowed (max_response)");
 		return;
 	}
 	if (transfer->refused && code == CURLE_COULDNT_CONNECT)
@@ -478,8 +501,11 @@ note_failure(Transfer *transfer, CURLcode code)
 		case CURLE_SSL_ISSUER_ERROR:
 			fail(request, "tls", message);
 			break;
-		case CURLE_URL_MALFORMAT:
 		case CURLE_UNSUPPORTED_PROTOCOL:
+			/* That of the URL is known by now. */
+			fail(request, "other", "answers with what is no HTTP");
+			break;
+		case CURLE_URL_MALFORMAT:
 			fail(request, "bad_url", message);
 			break;
 		case CURLE_GOT_NOTHING:

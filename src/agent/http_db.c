@@ -339,7 +339,9 @@ add_head(Bytes *array, const Request *request)
 static void
 add_answer(Bytes *array, const Request *request)
 {
-	add_element(array, request->answer.length > 0 ? request->answer.data : "", request->answer.length);
+	const char *data = request->answer.length > 0 ? request->answer.data : "";
+
+	add_element(array, request->status == 0 ? NULL : data, request->answer.length);
 }
 
 static void

@@ -77,8 +77,10 @@ BEGIN
 
     request.method := coalesce(upper(config ->> 'method'), CASE WHEN body IS NULL THEN 'GET' ELSE 'POST' END);
     request.body := convert_to(CASE WHEN jsonb_typeof(body) = 'string' THEN body #>> '{}' ELSE body::text END, 'UTF8');
+    -- Before the step's own time is up, so that the failure is told and not found.
     request.timeout_ms := greatest(1, least(2147483647, 1000 * extract(epoch FROM least(
-        coalesce(tasker._duration(config -> 'timeout'), interval '30 s'), step_timeout))))::integer;
+        coalesce(tasker._duration(config -> 'timeout'), interval '30 s'),
+        greatest(step_timeout - interval '1 s', step_timeout / 2)))))::integer;
     request.max_response := coalesce((config ->> 'max_response')::bigint, 1048576);
     request.max_redirects := coalesce((config ->> 'max_redirects')::integer, 5);
     request.tls_verify := coalesce((config -> 'ssl' ->> 'verify')::boolean, true);

@@ -6,10 +6,19 @@ use strict;
 use warnings;
 
 use Fcntl qw(:flock);
+use IPC::Run;
 use IO::Socket::INET;
 use POSIX ();
 use Socket qw(IPPROTO_TCP TCP_NODELAY SOL_SOCKET SO_LINGER);
 use Time::HiRes qw(sleep);
+
+my %agents;
+
+# A test that dies leaves none behind.
+END
+{
+	$_->{run}->kill_kill for values %agents;
+}
 
 # new(directory => ..., tls => [certificate, key] or nothing)
 sub new
@@ -140,6 +149,7 @@ sub answer
 	autoflush $client 1;
 	if ($what eq 'slow') { sleep $option{s}; return reply($client, 200, '{"slow": true}'); }
 	if ($what eq 'status') { return reply($client, $option{code}, '{"nth": ' . $nth . '}'); }
+	if ($what eq 'switch') { return reply($client, -e "$self->{directory}/down" ? 500 : 200, '{}'); }
 	if ($what eq 'after')
 	{
 		# busy the first time, with what the client has to wait
@@ -191,6 +201,34 @@ sub answer
 	if ($what eq 'notjson') { return reply($client, 200, '{"a": '); }
 	$body = '"' . unpack('H*', $body) . '"';
 	return reply($client, 200, "{\"method\": \"$method\", \"path\": \"$path\", \"body\": $body}");
+}
+
+# A tasker-agent with these options on a database of the node; ready, and to be
+# ended by stop_agent().
+sub start_agent
+{
+	my ($node, @options) = @_;
+	my $agent = { out => '', err => '' };
+	local $ENV{PGHOST} = $node->host;
+	local $ENV{PGPORT} = $node->port;
+	local $ENV{PGDATABASE} = 'postgres';
+
+	$agent->{run} = IPC::Run::start([ 'tasker-agent', '--roles', 'http', @options ], '>', \$agent->{out}, '2>', \$agent->{err});
+	IPC::Run::pump($agent->{run}) until $agent->{out} =~ /is ready/ || !IPC::Run::pumpable($agent->{run});
+	die "tasker-agent did not start: $agent->{err}" if $agent->{out} !~ /is ready/;
+	$agents{$agent} = $agent;
+	return $agent;
+}
+
+# Ends it by that signal; returns its exit status.
+sub stop_agent
+{
+	my ($agent, $signal) = @_;
+
+	delete $agents{$agent};
+	IPC::Run::signal($agent->{run}, $signal // 'TERM');
+	IPC::Run::finish($agent->{run});
+	return $?;
 }
 
 1;

@@ -47,15 +47,8 @@ step_templates:
   - {name: ship, handler_class: scenario_ship, depends_on_steps: [charge, gift_wrap]}
 $$, replace => true) > 0 AS registered;
 
--- Until subscribe() is there, the note that it makes.
-SELECT to_regproc('tasker.subscribe') IS NOT NULL AS can_subscribe \gset
-\if :can_subscribe
 SELECT tasker.subscribe('event_scenario', ARRAY['task.completed'], namespace => 'event_scenario');
 SELECT tasker.unsubscribe('event_scenario');
-\else
-SELECT tasker._note_registry('subscriber_registry', 'registered', 'event_scenario', 'event_scenario', NULL, 'fetched', false);
-SELECT tasker._note_registry('subscriber_registry', 'unregistered', 'event_scenario', 'event_scenario', NULL, 'fetched', false);
-\endif
 
 CREATE FUNCTION event_scenario.create_task(context jsonb, run_at timestamptz DEFAULT NULL)
 RETURNS bigint

@@ -3,51 +3,59 @@
 
 -- Ticks that every subscriber is past are joined: a tick a round is a tick every
 -- ten milliseconds under load, and few events need not be told so finely later.
+-- Only those are whose events do not lie between one another's, as within a tick
+-- they go by time: what was told later, because it was committed later, stays
+-- behind what was told before.
 CREATE FUNCTION tasker._join_ticks()
 RETURNS void
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $$
-    WITH passed AS (
-        SELECT least(
-            (SELECT min(c.tick_id) FROM tasker.subscriber_cursor AS c),
-            (SELECT max(t.tick_id) FROM tasker.tick AS t WHERE t.at < tasker.clock() - interval '1 minute')) AS tick_id
+    WITH passed AS MATERIALIZED (
+        SELECT max(t.tick_id) AS tick_id
+        FROM tasker.tick AS t
+        WHERE t.at < tasker.clock() - interval '1 minute'
+          AND t.tick_id <= coalesce((SELECT min(c.tick_id) FROM tasker.subscriber_cursor AS c), t.tick_id)
     ), recent AS (
-        SELECT t.tick_id, t.ids, t.until_id, t.after_id,
-               t.events - lag(t.events, 1, 0) OVER (ORDER BY t.tick_id) AS size,
-               t.events
+        SELECT t.*,
+               t.events - lag(t.events) OVER (ORDER BY t.tick_id) AS size
         FROM tasker.tick AS t
         WHERE t.tick_id <= (SELECT p.tick_id FROM passed AS p)
           AND t.tick_id > (SELECT p.tick_id FROM passed AS p) - 50000
-    ), grouped AS (
+    ), sorted AS (
         SELECT r.*,
-               r.events / tasker._tick_part_size() AS number,
-               min(r.tick_id) OVER () AS first
+               -- The first of them has no size, as the one before it is not here.
+               coalesce(r.size < tasker._tick_part_size() / 2 AND r.until_id IS NULL AND r.after_id IS NULL, false) AS is_small,
+               -- Not too many events, and not too long a time: a replay since a time begins with a tick.
+               row(r.events / tasker._tick_part_size(), date_bin('10 minutes', r.at, timestamptz 'epoch')) AS place
         FROM recent AS r
+    ), parted AS (
+        SELECT s.*,
+               (s.is_small
+                AND lag(s.is_small) OVER w
+                AND s.place = lag(s.place) OVER w
+                AND s.first_at > lag(s.last_at) OVER w) IS NOT TRUE AS begins
+        FROM sorted AS s
+        WINDOW w AS (ORDER BY s.tick_id)
+    ), numbered AS (
+        SELECT p.*,
+               count(*) FILTER (WHERE p.begins) OVER (ORDER BY p.tick_id) AS number
+        FROM parted AS p
     ), joined AS (
-        SELECT g.number,
-               max(g.tick_id) AS last,
-               array_agg(g.tick_id) AS members,
+        SELECT max(n.tick_id) AS last,
+               min(n.first_at) AS first_at,
+               array_agg(n.tick_id) AS members,
                range_agg(x.ids) AS ids
-        FROM grouped AS g
-        CROSS JOIN LATERAL unnest(g.ids) AS x (ids)
-        WHERE g.until_id IS NULL
-          AND g.after_id IS NULL
-          -- The first of them lacks the size of the one before.
-          AND g.tick_id > g.first
-          AND g.size < tasker._tick_part_size() / 2
-        GROUP BY g.number
-        HAVING count(DISTINCT g.tick_id) > 1
-           -- Nothing that stays lies between them.
-           AND NOT bool_or(EXISTS (
-               SELECT
-               FROM grouped AS o
-               WHERE o.number = g.number
-                 AND (o.until_id IS NOT NULL OR o.after_id IS NOT NULL OR o.size >= tasker._tick_part_size() / 2)))
+        FROM numbered AS n
+        CROSS JOIN LATERAL unnest(n.ids) AS x (ids)
+        WHERE n.is_small
+        GROUP BY n.number
+        HAVING count(DISTINCT n.tick_id) > 1
     ), kept AS (
         UPDATE tasker.tick AS t
-        SET ids = j.ids
+        SET ids = j.ids,
+            first_at = j.first_at
         FROM joined AS j
         WHERE t.tick_id = j.last
     )

@@ -43,6 +43,8 @@ CREATE TABLE tasker.tick (
     next_xid bigint NOT NULL,
     running bigint[] NOT NULL,
     ids int8multirange NOT NULL,
+    first_at timestamptz NOT NULL,
+    last_at timestamptz NOT NULL,
     after_at timestamptz,
     after_id bigint,
     until_at timestamptz,
@@ -57,6 +59,8 @@ COMMENT ON COLUMN tasker.tick.at IS 'When its snapshot was taken.';
 COMMENT ON COLUMN tasker.tick.next_xid IS 'First transaction, with the base of log ids added, that had not begun by then.';
 COMMENT ON COLUMN tasker.tick.running IS 'Transactions below it that had not ended.';
 COMMENT ON COLUMN tasker.tick.ids IS 'Ids of the log and of published events that belong to it.';
+COMMENT ON COLUMN tasker.tick.first_at IS 'Time of its first event.';
+COMMENT ON COLUMN tasker.tick.last_at IS 'Time of its last event.';
 COMMENT ON COLUMN tasker.tick.after_at IS 'Of a part of what was too much for one tick: only what comes after this time and after_id; NULL: from the first.';
 COMMENT ON COLUMN tasker.tick.after_id IS 'Event after which it begins; NULL: from the first.';
 COMMENT ON COLUMN tasker.tick.until_at IS 'Time of its last event; NULL: to the end.';

@@ -51,7 +51,8 @@ COMMENT ON FUNCTION tasker._tick_part_size() IS
 
 -- A tick of more events than that is cut into parts, so that fetching some of
 -- them does not sort all.  A part keeps of the ids only those between its
--- lowest and its highest, or each would read the whole.
+-- lowest and its highest, or each would read the whole: of rows, which are read,
+-- and of events, which are looked for.
 CREATE FUNCTION tasker._make_parts(first_tick bigint, ids int8multirange, next_xid bigint, running bigint[], before bigint)
 RETURNS void
 LANGUAGE sql VOLATILE
@@ -74,7 +75,8 @@ AS $$
     ), part AS (
         SELECT (e.n - 1) / tasker._tick_part_size() AS number,
                max(e.n) AS last,
-               min(e.row_id) AS low,
+               min(e.at) AS first_at,
+               min(least(e.id, e.row_id)) AS low,
                max(e.row_id) AS high
         FROM numbered AS e
         GROUP BY 1
@@ -83,12 +85,14 @@ AS $$
         FROM part AS p
         JOIN numbered AS e ON e.n = p.last
     )
-    INSERT INTO tasker.tick (tick_id, at, next_xid, running, ids, after_at, after_id, until_at, until_id, events)
+    INSERT INTO tasker.tick (tick_id, at, next_xid, running, ids, first_at, last_at, after_at, after_id, until_at, until_id, events)
     SELECT first_tick + c.number,
            tasker.clock(),
            next_xid,
            running,
            ids * int8multirange(int8range(c.low, c.high, '[]')),
+           c.first_at,
+           c.at,
            lag(c.at) OVER (ORDER BY c.number),
            lag(c.id) OVER (ORDER BY c.number),
            c.at,
@@ -120,16 +124,21 @@ DECLARE
     last_tick bigint;
     before bigint;
     found bigint;
+    first_at timestamptz;
+    last_at timestamptz;
 BEGIN
-    SELECT (SELECT count(*) + count(l.start_id)
-            FROM unnest(_tick.ids) AS r (ids)
-            JOIN tasker.log AS l ON l.id >= lower(r.ids)
-                                AND l.id < upper(r.ids))
-         + (SELECT count(*)
-            FROM unnest(_tick.ids) AS r (ids)
-            JOIN tasker.published_event AS e ON e.event_id >= lower(r.ids)
-                                            AND e.event_id < upper(r.ids))
-    INTO found;
+    SELECT sum(e.count), min(e.first_at), max(e.last_at)
+    INTO found, first_at, last_at
+    FROM (
+        SELECT count(*) + count(l.start_id) AS count, min(least(l.start_at, l.at)) AS first_at, max(greatest(l.start_at, l.at)) AS last_at
+        FROM unnest(_tick.ids) AS r (ids)
+        JOIN tasker.log AS l ON l.id >= lower(r.ids)
+                            AND l.id < upper(r.ids)
+        UNION ALL
+        SELECT count(*), min(p.occurred_at), max(p.occurred_at)
+        FROM unnest(_tick.ids) AS r (ids)
+        JOIN tasker.published_event AS p ON p.event_id >= lower(r.ids)
+                                        AND p.event_id < upper(r.ids)) AS e;
     IF found = 0 THEN
         RETURN NULL;
     END IF;
@@ -143,8 +152,8 @@ BEGIN
     IF found > tasker._tick_part_size() THEN
         PERFORM tasker._make_parts(last_tick + 1, _tick.ids, _tick.next_xid, _tick.running, before);
     ELSE
-        INSERT INTO tasker.tick (tick_id, at, next_xid, running, ids, events)
-        VALUES (last_tick + 1, tasker.clock(), _tick.next_xid, _tick.running, _tick.ids, before + found);
+        INSERT INTO tasker.tick (tick_id, at, next_xid, running, ids, first_at, last_at, events)
+        VALUES (last_tick + 1, tasker.clock(), _tick.next_xid, _tick.running, _tick.ids, first_at, last_at, before + found);
     END IF;
     first := last_tick + 1;
     last_tick := (SELECT max(t.tick_id) FROM tasker.tick AS t);

@@ -1,0 +1,168 @@
+# Ticks: they are joined, cut into parts, and made although nobody can note who
+# wants what.  Whatever becomes of them, each subscriber gets the same events in
+# the same order.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use TaskerTest;
+use Test::More;
+
+my $node = new_server('event_ticks', '');
+install_tasker($node, 'postgres');
+waits_for_workers(5, $node, 'postgres', 2, 'workers');
+
+sub query
+{
+	my ($sql) = @_;
+
+	return $node->safe_psql('postgres', $sql);
+}
+
+# What a subscriber gets, in parts of so many, until there is no more: left in a
+# table, with the order in which it came.
+query(<<'SQL');
+CREATE TABLE got (who text, n bigint GENERATED ALWAYS AS IDENTITY, event_id bigint, name text, task_id bigint);
+CREATE PROCEDURE drain(who text, most integer)
+LANGUAGE plpgsql AS $$
+DECLARE
+    last bigint;
+BEGIN
+    LOOP
+        WITH fetched AS MATERIALIZED (
+            SELECT f.*
+            FROM tasker.fetch_events(who, most) WITH ORDINALITY AS f (event_id, occurred_at, name, task_id, step_id, payload, place)
+        ), kept AS (
+            INSERT INTO got (who, event_id, name, task_id)
+            SELECT drain.who, f.event_id, f.name, f.task_id
+            FROM fetched AS f
+            ORDER BY f.place
+        )
+        SELECT (array_agg(f.event_id ORDER BY f.place DESC))[1]
+        INTO last
+        FROM fetched AS f;
+        EXIT WHEN last IS NULL;
+        PERFORM tasker.ack_events(who, last);
+        COMMIT;
+    END LOOP;
+END;
+$$;
+CREATE PROCEDURE ticks(count integer)
+LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1 .. count LOOP
+        PERFORM tasker.publish_event('test_ticks.happened', '{}');
+        COMMIT;
+        PERFORM tasker._wait_for_round();
+        COMMIT;
+    END LOOP;
+END;
+$$;
+SELECT tasker.register_event('test_ticks.happened', 'For this test.');
+SQL
+
+sub drain
+{
+	my ($who, $most) = @_;
+
+	query("DELETE FROM got WHERE who = '$who'; CALL drain('$who', $most)");
+	return query("SELECT string_agg(event_id::text, ' ' ORDER BY n) FROM got WHERE who = '$who'");
+}
+
+sub replay
+{
+	my ($who, $most) = @_;
+
+	query("SELECT tasker.replay_events('$who', since => '-infinity')");
+	return drain($who, $most);
+}
+
+# Differences between what one subscriber got and those events of another one's
+# that it wants: events, or their order.
+sub differs
+{
+	my ($who, $from, $wanted) = @_;
+
+	return query(<<"SQL");
+WITH one AS (
+    SELECT event_id, row_number() OVER (ORDER BY n) AS place FROM got WHERE who = '$who'
+), other AS (
+    SELECT event_id, row_number() OVER (ORDER BY n) AS place FROM got WHERE who = '$from' AND ($wanted)
+)
+SELECT count(*) FROM one FULL JOIN other USING (event_id, place) WHERE one.event_id IS NULL OR other.event_id IS NULL
+SQL
+}
+
+# So many events, each in a tick of its own.
+sub ticks
+{
+	my ($count) = @_;
+
+	query("CALL ticks($count)");
+	return;
+}
+
+# Joined: events of many small ticks, one of a transaction that began long before
+# it committed.
+query("SELECT tasker.subscribe('$_', '{*}')") foreach 'all', 'middle';
+my $late = $node->background_psql('postgres');
+ticks(10);
+$late->query_safe('BEGIN');
+my $late_id = $late->query_safe("SELECT tasker.publish_event('test_ticks.happened', '{}')");
+ticks(10);
+$late->query_safe('COMMIT');
+$late->quit;
+ticks(10);
+my $task = query("SELECT tasker.create_task('quick')");
+is(query("SELECT tasker.wait_for_task($task)"), 'complete', 'and a task');
+drain($_, 1000) foreach 'all', 'middle';
+
+# In the middle: it has fetched the last tick in part.
+query("SELECT tasker.publish_event('test_ticks.happened', '{}') FROM generate_series(1, 5)");
+query("SELECT tasker._wait_for_round()");
+query("SELECT tasker.ack_events('middle', event_id) FROM tasker.fetch_events('middle', 3) ORDER BY event_id DESC LIMIT 1");
+my $order = replay('all', 1000);
+my @order = split / /, $order;
+is(scalar(() = $order =~ /\b$late_id\b/g), 1, 'the late one is told, once');
+my ($late_place) = grep { $order[$_] == $late_id } 0 .. $#order;
+cmp_ok($order[ $late_place - 1 ], '>', $late_id, 'behind what happened after it and was committed before');
+isnt(query("SELECT tick_id FROM tasker.subscriber_cursor JOIN tasker.subscriber USING (subscriber_id) WHERE name = 'middle' AND event_id IS NOT NULL"),
+	'', 'one subscriber has fetched a tick in part');
+
+# Not yet: they are younger than a minute.
+my $ticks = query('SELECT count(*) FROM tasker.tick');
+cmp_ok($ticks, '>=', 31, 'many small ticks');
+query('SELECT tasker._join_ticks()');
+is(query('SELECT count(*) FROM tasker.tick'), $ticks, 'young ticks stay as they are');
+query('SET tasker.clock_offset = 120; SELECT tasker._tidy_events()');
+cmp_ok(query('SELECT count(*) FROM tasker.tick'), '<=', 10, 'old ones are joined');
+is(drain('middle', 2), "@order[ -2, -1 ]", 'who was in the middle goes on there');
+is(replay('all', 1000), $order, 'a replay gives the same events in the same order');
+is(replay('middle', 3), $order, 'also in parts');
+is(query(<<'SQL'), '', 'and from each event on, what was told from there on');
+CREATE FUNCTION told_from(event bigint) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM tasker.replay_events('middle', from_event => event);
+    RETURN ARRAY(SELECT f.event_id FROM tasker.fetch_events('middle', 1000) WITH ORDINALITY AS f (event_id, a, b, c, d, e, place) ORDER BY f.place);
+END $$;
+SELECT g.event_id
+FROM (SELECT event_id, array_agg(event_id) OVER (ORDER BY n ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS told FROM got WHERE who = 'all') AS g
+WHERE told_from(g.event_id) <> g.told
+SQL
+ticks(3);
+my @new = split / /, drain('all', 1000);
+is(scalar(@new), 3, 'the notifier goes on');
+$node->restart;
+waits_for_workers(5, $node, 'postgres', 2, 'workers after a restart');
+ticks(3);
+push @new, split / /, drain('all', 1000);
+is(scalar(@new), 6, 'so does another one');
+query('SET tasker.clock_offset = 120; SELECT tasker._join_ticks()');
+is(replay('all', 7), "@order @new", 'joined again, the same order');
+
+done_testing();

@@ -165,4 +165,74 @@ is(scalar(@new), 6, 'so does another one');
 query('SET tasker.clock_offset = 120; SELECT tasker._join_ticks()');
 is(replay('all', 7), "@order @new", 'joined again, the same order');
 
+# More than 2,000 at once are told in several ticks: those of one transaction that
+# creates tasks or publishes, and those of a batch of an executor.
+query(q(SELECT tasker.subscribe('completed', '{task.completed}')));
+query(q(SELECT tasker.subscribe('filtered', '{step.*,test_ticks.happened}', filter => '{"initiator": "one of three"}')));
+drain($_, 10000) foreach 'all', 'completed', 'filtered';
+query(<<'SQL');
+SELECT count(*) FROM tasker.create_tasks('quick', array_fill('{}'::jsonb, ARRAY[2500]));
+SELECT count(tasker.publish_event('test_ticks.happened', '{}')) FROM generate_series(1, 5001);
+SELECT count(tasker.create_task('quick', initiator => CASE WHEN n % 3 = 0 THEN 'one of three' END)) FROM generate_series(1, 900) AS n;
+SQL
+wait_until($node, 'postgres', "SELECT count(*) = 0 FROM tasker.tasks WHERE state <> 'complete'", 'thousands of tasks');
+query('SELECT tasker._wait_for_round()');
+cmp_ok(query('SELECT count(*) FROM tasker.tick WHERE until_id IS NOT NULL'), '>=', 5, 'more events than one tick may have are cut into parts');
+drain($_, 100) foreach 'completed', 'filtered', 'all';
+is(query(<<"SQL"), '0', 'fetched by the hundred, each event comes once, and none is missing');
+WITH happened AS (
+    SELECT transition_id AS event_id FROM tasker.transitions WHERE task_id <> $task
+    UNION ALL
+    SELECT event_id FROM tasker.published_event WHERE event_id > $new[-1] AND name = 'test_ticks.happened'
+)
+SELECT count(*) FROM happened AS h FULL JOIN (SELECT * FROM got WHERE who = 'all' AND name NOT LIKE 'subscriber_registry.%') AS g USING (event_id) WHERE h.event_id IS NULL OR g.event_id IS NULL
+SQL
+is(query("SELECT count(*) FROM (SELECT DISTINCT event_id FROM got WHERE who = 'all') AS d"), query("SELECT count(*) FROM got WHERE who = 'all'"), 'none twice');
+is(query(<<'SQL'), '0', 'in the order of each task');
+SELECT count(*)
+FROM (SELECT event_id, lag(event_id) OVER (PARTITION BY task_id ORDER BY n) AS before FROM got WHERE who = 'all' AND task_id IS NOT NULL) AS g
+JOIN tasker.transitions AS t ON t.transition_id = g.event_id
+JOIN tasker.transitions AS b ON b.transition_id = g.before
+WHERE (b.occurred_at, b.transition_id) > (t.occurred_at, t.transition_id)
+SQL
+is(differs('completed', 'all', "name = 'task.completed'"), '0', 'who wants some gets these in the same order');
+is(query("SELECT count(*) FROM got WHERE who = 'completed'"), '3400', 'all of them');
+is(differs('filtered', 'all', "name LIKE 'step.%' AND task_id IN (SELECT task_id FROM tasker.tasks WHERE initiator = 'one of three')"), '0',
+	'so does who has a filter');
+is(query("SELECT count(*) FROM got WHERE who = 'filtered'"), '600', 'all of those');
+
+# Replayed, when nothing is noted any more, it is the same.
+query("CREATE TABLE first_got AS SELECT * FROM got; SELECT tasker.replay_events(who, from_event => event_id) FROM (SELECT DISTINCT ON (who) * FROM got ORDER BY who, n) AS g");
+drain($_, 700) foreach 'completed', 'filtered', 'all';
+is(query(<<'SQL'), '0', 'a replay from the first event gives each subscriber the same');
+WITH old AS (
+    SELECT who, event_id, row_number() OVER (PARTITION BY who ORDER BY n) AS place FROM first_got
+), new AS (
+    SELECT who, event_id, row_number() OVER (PARTITION BY who ORDER BY n) AS place FROM got
+)
+SELECT count(*) FROM old FULL JOIN new USING (who, event_id, place) WHERE old.who IS NULL OR new.who IS NULL
+SQL
+
+# From any event: the first and the last ones of each tick, and those that have the
+# lowest and the highest ids of it.
+is(query(<<'SQL'), '', 'a replay from any event begins with it');
+CREATE FUNCTION first_from(event bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM tasker.replay_events('all', from_event => event);
+    RETURN (SELECT f.event_id FROM tasker.fetch_events('all', 1) AS f);
+END $$;
+WITH event AS MATERIALIZED (
+    SELECT e.event_id,
+           row_number() OVER (PARTITION BY e.tick_id ORDER BY e.at, e.event_id) AS place,
+           row_number() OVER (PARTITION BY e.tick_id ORDER BY e.event_id) AS id_place,
+           count(*) OVER (PARTITION BY e.tick_id) AS size
+    FROM tasker._tick_event AS e
+)
+SELECT e.event_id
+FROM event AS e
+WHERE (e.place IN (1, 2, e.size) OR e.id_place IN (1, 2, e.size))
+  AND first_from(e.event_id) IS DISTINCT FROM e.event_id
+SQL
+
 done_testing();

@@ -308,7 +308,7 @@ RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.replay_events(text, timestamptz, bigint) IS
-'Moves a subscriber''s place, mostly back: it gets again what it wants of all that was told from there on, also from before it subscribed. What its consumers had in hand and have not acknowledged comes again with the rest, or not at all. Either since: from what was told at that time, -infinity for all that is kept, infinity for nothing of what was told so far; or from_event: from that event on. Returns nothing. Raises TK007 (no such subscriber or event), TK009 (another role''s), 22023 (neither or both). Source: design, contract, "Events".';
+'Moves a subscriber''s place, mostly back: it gets again what it wants of all that was told from there on, also from before it subscribed. What its consumers had in hand and have not acknowledged comes again with the rest, or not at all. Either since: from what was told at that time, or up to ten minutes before it, -infinity for all that is kept, infinity for nothing of what was told so far; or from_event: from that event on. Returns nothing. Raises TK007 (no such subscriber or event), TK009 (another role''s), 22023 (neither or both). Source: design, contract, "Events".';
 
 CREATE FUNCTION tasker._forget_matches(for_subscriber integer)
 RETURNS void

@@ -123,12 +123,12 @@ DECLARE
     first bigint;
     last_tick bigint;
     before bigint;
-    found bigint;
+    told bigint;
     first_at timestamptz;
     last_at timestamptz;
 BEGIN
     SELECT sum(e.count), min(e.first_at), max(e.last_at)
-    INTO found, first_at, last_at
+    INTO told, first_at, last_at
     FROM (
         SELECT count(*) + count(l.start_id) AS count, min(least(l.start_at, l.at)) AS first_at, max(greatest(l.start_at, l.at)) AS last_at
         FROM unnest(_tick.ids) AS r (ids)
@@ -139,7 +139,7 @@ BEGIN
         FROM unnest(_tick.ids) AS r (ids)
         JOIN tasker.published_event AS p ON p.event_id >= lower(r.ids)
                                         AND p.event_id < upper(r.ids)) AS e;
-    IF found = 0 THEN
+    IF told = 0 THEN
         RETURN NULL;
     END IF;
     SELECT t.tick_id, t.events
@@ -149,11 +149,11 @@ BEGIN
     LIMIT 1;
     last_tick := coalesce(last_tick, tasker._first_tick());
     before := coalesce(before, 0);
-    IF found > tasker._tick_part_size() THEN
+    IF told > tasker._tick_part_size() THEN
         PERFORM tasker._make_parts(last_tick + 1, _tick.ids, _tick.next_xid, _tick.running, before);
     ELSE
         INSERT INTO tasker.tick (tick_id, at, next_xid, running, ids, first_at, last_at, events)
-        VALUES (last_tick + 1, tasker.clock(), _tick.next_xid, _tick.running, _tick.ids, first_at, last_at, before + found);
+        VALUES (last_tick + 1, tasker.clock(), _tick.next_xid, _tick.running, _tick.ids, first_at, last_at, before + told);
     END IF;
     first := last_tick + 1;
     last_tick := (SELECT max(t.tick_id) FROM tasker.tick AS t);
@@ -162,10 +162,6 @@ BEGIN
     EXCEPTION
         -- Nobody's events are to stop for that: each finds its own as it fetches.
         WHEN OTHERS THEN
-            RAISE LOG USING
-                ERRCODE = SQLSTATE,
-                MESSAGE = format('tasker could not note who wants the events of ticks %s to %s: %s', first, last_tick, SQLERRM),
-                DETAIL = 'Subscribers find them as they fetch.';
             UPDATE tasker.subscriber_cursor AS c
             SET matched_from = NULL
             WHERE c.subscriber_id IN (
@@ -174,6 +170,13 @@ BEGIN
                 WHERE n.matched_from IS NOT NULL
                 ORDER BY n.subscriber_id
                 FOR UPDATE);
+            -- Said once, and not at each tick as long as it lasts.
+            IF FOUND THEN
+                RAISE LOG USING
+                    ERRCODE = SQLSTATE,
+                    MESSAGE = format('tasker could not note who wants the events of ticks %s to %s: %s', first, last_tick, SQLERRM),
+                    DETAIL = 'Subscribers find them as they fetch.';
+            END IF;
     END;
     RETURN last_tick;
 END;
@@ -203,12 +206,24 @@ BEGIN
         UNION ALL
         SELECT s.channel, s.name, count(*), (array_agg(u.event_id ORDER BY m.tick_id, u.n))[1:400]
         FROM tasker.subscriber AS s
+        JOIN tasker.subscriber_cursor AS c ON c.subscriber_id = s.subscriber_id
         JOIN tasker.subscriber_match AS m ON m.subscriber_id = s.subscriber_id
         CROSS JOIN LATERAL unnest(m.event_ids) WITH ORDINALITY AS u (event_id, n)
         WHERE s.channel IS NOT NULL
+          AND c.matched_from <= behind
           AND m.tick_id > behind
           AND m.tick_id <= upto
         GROUP BY s.channel, s.name
+        UNION ALL
+        -- What these want was not noted, as somebody held their place, say.
+        SELECT s.channel, s.name, told, NULL
+        FROM tasker.subscriber AS s
+        JOIN tasker.subscriber_cursor AS c ON c.subscriber_id = s.subscriber_id
+        WHERE s.channel IS NOT NULL
+          AND NOT s.wants_everything
+          AND (c.matched_from <= behind) IS NOT TRUE
+          AND c.tick_id < upto
+          AND c.fetched_at > tasker.clock() - tasker._subscriber_sleeps_after()
     ), short AS (
         SELECT b.channel,
                jsonb_build_object('subscriber', b.name, 'events', b.count) AS brief,
@@ -223,4 +238,4 @@ BEGIN
 END;
 $$;
 COMMENT ON FUNCTION tasker._subscriber_bells(bigint, bigint) IS
-'Notifications for the subscribers that asked for them and want something of the ticks behind the one up to the other: how many events, and which, where they are few. Private.';
+'Notifications for the subscribers that asked for them and want something of the ticks behind the one up to the other: how many events, and which, where they are few; of all events, for one of which it is not noted what it wants. Private.';

@@ -11,6 +11,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use TaskerTest;
 use Test::More;
+use Time::HiRes qw(time usleep);
 
 my $node = new_server('event_ticks', '');
 install_tasker($node, 'postgres');
@@ -234,5 +235,109 @@ FROM event AS e
 WHERE (e.place IN (1, 2, e.size) OR e.id_place IN (1, 2, e.size))
   AND first_from(e.event_id) IS DISTINCT FROM e.event_id
 SQL
+
+# Who wants what can't be noted: each finds it as it fetches, from the middle of a
+# tick on, and nobody misses anything when it can be noted again.
+query(<<'SQL');
+CREATE TABLE handled (n bigint GENERATED ALWAYS AS IDENTITY, event_id bigint, name text, task_id bigint);
+CREATE FUNCTION note(event tasker.event) RETURNS void
+LANGUAGE sql AS $$ INSERT INTO handled (event_id, name, task_id) VALUES (event.event_id, event.name, event.task_id) $$;
+SELECT tasker.subscribe('handled', '{task.completed,step.completed}', handler => 'note');
+SELECT tasker.subscribe('rings', '{task.completed}', channel => 'rings');
+SQL
+drain($_, 10000) foreach 'all', 'completed', 'filtered';
+my $place = query("SELECT max(n) FROM got");
+my $listener = $node->background_psql('postgres');
+$listener->query_safe('LISTEN rings');
+
+# Ten tasks that have ended, and a tick that shows it.
+my $tasks = 0;
+sub ten_tasks
+{
+	$tasks += 10;
+	my $ids = query("SELECT string_agg(tasker.create_task('quick', initiator => 'one of three')::text, ',') FROM generate_series(1, 10)");
+
+	wait_until($node, 'postgres', "SELECT count(*) = 10 FROM tasker.tasks WHERE task_id IN ($ids) AND state = 'complete'", 'ten tasks');
+	query('SELECT tasker._wait_for_round()');
+	return;
+}
+
+# Waits for a notification.
+sub rings
+{
+	my ($name) = @_;
+	my $heard = '';
+	my $until = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	while ($heard !~ /"rings" with payload/ && time < $until)
+	{
+		$heard .= $listener->query_safe('SELECT');
+		usleep(10_000);
+	}
+	like($heard, qr/"rings" with payload "\{"events": [1-9]/, $name);
+	return;
+}
+
+sub matched
+{
+	return query("SELECT count(*) FROM tasker.subscriber_cursor AS c WHERE c.matched_from IS NOT NULL");
+}
+
+# Whose place was held at the moment of a tick is noted for at the next one.
+sub is_noted
+{
+	my ($name) = @_;
+
+	for (1 .. 20)
+	{
+		ten_tasks();
+		last if matched() == 4;
+	}
+	is(matched(), '4', $name);
+	return;
+}
+
+is_noted('it is noted what four subscribers want');
+rings('a bell for what is noted');
+query("SELECT tasker.ack_events('completed', event_id) FROM (SELECT * FROM tasker.fetch_events('completed', 3) WITH ORDINALITY AS f (event_id, a, name, task_id, b, c, place)) AS f WHERE place = 3");
+my $log = -s $node->logfile;
+query('ALTER TABLE tasker.subscriber_match ADD CONSTRAINT refuses CHECK (false) NOT VALID');
+ten_tasks() foreach 1 .. 3;
+is(matched(), '0', 'then it can\'t be');
+rings('bells go on');
+is(scalar(() = slurp_file($node->logfile, $log) =~ /tasker could not note who wants the events of ticks/g), 1, 'the log says so, once');
+query("SELECT tasker.ack_events('completed', event_id) FROM (SELECT * FROM tasker.fetch_events('completed', 10) WITH ORDINALITY AS f (event_id, a, name, task_id, b, c, place)) AS f WHERE place = 10");
+ten_tasks();
+query('ALTER TABLE tasker.subscriber_match DROP CONSTRAINT refuses');
+is_noted('it is noted again');
+ten_tasks();
+drain($_, 7) foreach 'all', 'filtered', 'completed', 'rings';
+is(query("SELECT count(DISTINCT event_id) FROM got WHERE who = 'all' AND n > $place AND name IN ('task.completed', 'step.completed')"), 2 * $tasks, 'who gets everything got what happened meanwhile');
+is(differs('filtered', 'all', "name LIKE 'step.%'"), '0', 'who has a filter got the same');
+is(differs('rings', 'all', "name = 'task.completed'"), '0', 'so did who wants some of it');
+is(query("SELECT count(*) FROM got AS a JOIN got AS c USING (event_id) WHERE a.who = 'all' AND c.who = 'completed' AND a.name = 'task.completed'"), $tasks - 13, 'and who had fetched some before got the rest');
+is(query("SELECT count(*) FROM got WHERE who = 'completed'"), $tasks - 13, 'and no more');
+wait_until($node, 'postgres', "SELECT count(*) >= 2 * $tasks FROM handled", 'so did a handler');
+is(query(<<'SQL'), '0', 'each once and in order');
+WITH one AS (
+    SELECT event_id, row_number() OVER (ORDER BY n) AS place FROM handled
+), other AS (
+    SELECT event_id, row_number() OVER (ORDER BY n) AS place FROM got WHERE who = 'all' AND name IN ('task.completed', 'step.completed')
+)
+SELECT count(*) FROM one FULL JOIN other USING (event_id, place) WHERE one.event_id IS NULL OR other.event_id IS NULL
+SQL
+
+# Somebody holds the place of a subscriber that was not noted for before: it is
+# passed by, and its bell rings all the same.
+query("SELECT tasker.replay_events('rings', since => 'infinity')");
+my $holder = $node->background_psql('postgres');
+$holder->query_safe("BEGIN; SELECT FROM tasker.subscriber_cursor AS c JOIN tasker.subscriber AS s USING (subscriber_id) WHERE s.name = 'rings' FOR UPDATE");
+$listener->query_safe('SELECT');
+ten_tasks();
+rings('a bell for one whose place is held');
+is(query("SELECT matched_from FROM tasker.subscriber_cursor AS c JOIN tasker.subscriber AS s USING (subscriber_id) WHERE s.name = 'rings'"), '', 'it was passed by');
+$holder->quit;
+is(query("SELECT count(*) FROM tasker.fetch_events('rings')"), '10', 'and finds what it wants');
+$listener->quit;
 
 done_testing();

@@ -113,3 +113,43 @@ AS $$
 $$;
 COMMENT ON FUNCTION tasker._put_subscribers_to_sleep() IS
 'Forgets what is noted for subscribers that have not fetched for long; they lose nothing by it. Private.';
+
+-- A subscriber of whom it is noted what it wants need not fetch to be past what
+-- it does not want: nothing is kept for it, and nothing that goes is lost to it.
+CREATE FUNCTION tasker._move_places()
+RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH place AS (
+        SELECT n.subscriber_id, p.tick_id
+        FROM tasker.subscriber_cursor AS n
+        CROSS JOIN LATERAL (
+            SELECT coalesce((
+                       SELECT min(m.tick_id) - 1
+                       FROM tasker.subscriber_match AS m
+                       WHERE m.subscriber_id = n.subscriber_id
+                         AND m.tick_id > n.tick_id
+                         -- It has had all of that tick.
+                         AND (m.tick_id = n.tick_id + 1 AND m.event_ids[cardinality(m.event_ids)] = n.event_id) IS NOT TRUE),
+                       (SELECT max(t.tick_id) FROM tasker.tick AS t)) AS tick_id) AS p
+        WHERE n.tick_id >= n.matched_from
+          AND n.tick_id < p.tick_id
+        ORDER BY n.subscriber_id
+        FOR UPDATE OF n SKIP LOCKED
+    ), moved AS (
+        UPDATE tasker.subscriber_cursor AS c
+        SET tick_id = p.tick_id,
+            event_at = NULL,
+            event_id = NULL
+        FROM place AS p
+        WHERE c.subscriber_id = p.subscriber_id
+        RETURNING c.subscriber_id, c.tick_id
+    )
+    DELETE FROM tasker.subscriber_match AS m
+    USING moved AS c
+    WHERE m.subscriber_id = c.subscriber_id
+      AND m.tick_id <= c.tick_id;
+$$;
+COMMENT ON FUNCTION tasker._move_places() IS
+'Moves the places of subscribers up to the first tick that has something for them. Private.';

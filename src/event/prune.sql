@@ -69,11 +69,21 @@ COMMENT ON FUNCTION tasker._join_ticks() IS
 
 CREATE FUNCTION tasker._tidy_events()
 RETURNS void
-LANGUAGE sql VOLATILE
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT tasker._put_subscribers_to_sleep();
-    SELECT tasker._join_ticks();
+BEGIN
+    PERFORM tasker._put_subscribers_to_sleep();
+    PERFORM tasker._move_places();
+    -- Not while prune_events() deletes ticks: nobody's events are to wait for that.
+    BEGIN
+        LOCK TABLE tasker.tick IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+        PERFORM tasker._join_ticks();
+    EXCEPTION
+        WHEN lock_not_available THEN
+            NULL;
+    END;
+END;
 $$;
 COMMENT ON FUNCTION tasker._tidy_events() IS
 'What the notifier does every minute in which something happens. Private.';
@@ -85,10 +95,15 @@ SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT min(c.tick_id)
     FROM tasker.subscriber_cursor AS c
-    WHERE c.fetched_at >= tasker.clock() - current_setting('tasker.subscriber_retention')::interval;
+    WHERE greatest(c.fetched_at, (
+              SELECT t.at
+              FROM tasker.tick AS t
+              WHERE t.tick_id > c.tick_id
+              ORDER BY t.tick_id
+              LIMIT 1)) >= tasker.clock() - current_setting('tasker.subscriber_retention')::interval;
 $$;
 COMMENT ON FUNCTION tasker._needed_tick() IS
-'The tick that the last of the subscribers is past, leaving out those that have not fetched for tasker.subscriber_retention; NULL: there is none. Private.';
+'The tick that the last of the subscribers is past, leaving out those that have had something to fetch and not fetched for tasker.subscriber_retention; NULL: there is none. Private.';
 
 CREATE FUNCTION tasker.prune_events(keep interval DEFAULT '30 days')
 RETURNS bigint
@@ -108,6 +123,8 @@ BEGIN
             DETAIL = format('It is %s.', coalesce(keep::text, 'NULL')),
             HINT = 'Pass how long events are kept, such as ''90 days''.';
     END IF;
+    LOCK TABLE tasker.tick IN SHARE UPDATE EXCLUSIVE MODE;
+    PERFORM tasker._move_places();
     -- The last one stays: it is where the notifier goes on.
     SELECT t.tick_id, t.events, least(t.next_xid, (SELECT min(r.id) FROM unnest(t.running) AS r (id)))
     INTO last_tick, last_events, last_running
@@ -115,34 +132,66 @@ BEGIN
     WHERE t.at < tasker.clock() - keep
       AND t.tick_id <= coalesce(tasker._needed_tick(), t.tick_id)
       AND t.tick_id < (SELECT max(n.tick_id) FROM tasker.tick AS n)
+      AND NOT isempty(t.ids)
     ORDER BY t.tick_id DESC
     LIMIT 1;
     IF last_tick IS NULL THEN
         RETURN 0;
     END IF;
+    WITH place AS (
+        SELECT c.subscriber_id,
+               coalesce((
+                   SELECT t.events
+                   FROM tasker.tick AS t
+                   WHERE t.tick_id <= c.tick_id
+                   ORDER BY t.tick_id DESC
+                   LIMIT 1), 0)
+               + (SELECT count(*)
+                  FROM tasker._tick_event AS e
+                  WHERE e.tick_id = c.tick_id + 1
+                    AND (e.at, e.event_id) <= (c.event_at, c.event_id)) AS events
+        FROM tasker.subscriber_cursor AS c
+        WHERE c.tick_id < last_tick
+        ORDER BY c.subscriber_id
+        FOR UPDATE
+    )
     UPDATE tasker.subscriber_cursor AS c
-    SET lost = c.lost + last_events - coalesce((
-            SELECT t.events
-            FROM tasker.tick AS t
-            WHERE t.tick_id <= c.tick_id
-            ORDER BY t.tick_id DESC
-            LIMIT 1), 0),
+    SET lost = c.lost + last_events - p.events,
         tick_id = last_tick,
         event_at = NULL,
         event_id = NULL
-    WHERE c.tick_id < last_tick;
+    FROM place AS p
+    WHERE c.subscriber_id = p.subscriber_id;
     DELETE FROM tasker.subscriber_match AS m
     WHERE m.tick_id <= last_tick;
     -- Whatever began after the snapshot of that tick's oldest transaction may
-    -- be in a later tick.
+    -- be in a later tick; what somebody has in hand may come again.
     DELETE FROM tasker.published_event AS e
-    WHERE e.event_id < last_running << 20;
+    WHERE e.event_id < last_running << 20
+      AND NOT EXISTS (
+          SELECT
+          FROM (
+              SELECT unnest(c.row_ids) AS row_id
+              FROM tasker.consumer AS c
+              WHERE c.fetched_at >= tasker.clock() - current_setting('tasker.subscriber_retention')::interval
+              UNION ALL
+              SELECT f.row_id
+              FROM tasker.subscriber_failure AS f) AS h
+          WHERE h.row_id = e.event_id);
+    -- That tick stays, empty: it has the number of events that came before the others.
+    SELECT count(*)
+    INTO pruned
+    FROM tasker.tick AS t
+    WHERE t.tick_id <= last_tick
+      AND NOT isempty(t.ids);
     DELETE FROM tasker.tick AS t
-    WHERE t.tick_id <= last_tick;
-    GET DIAGNOSTICS pruned = ROW_COUNT;
+    WHERE t.tick_id < last_tick;
+    UPDATE tasker.tick AS t
+    SET ids = '{}'
+    WHERE t.tick_id = last_tick;
     RETURN pruned;
 END;
 $$;
 REVOKE ALL ON FUNCTION tasker.prune_events(interval) FROM PUBLIC;
 COMMENT ON FUNCTION tasker.prune_events(interval) IS
-'Deletes what was told longer ago than that and every subscriber has fetched, but for those that have not fetched for tasker.subscriber_retention: ticks, and published events. The log stays. For the extension''s owner. keep: how long they are kept for replays in any case. Returns the number of ticks. Raises 22023 (keep is NULL or negative), 42501 (not the owner). Source: design, contract, "Events".';
+'Deletes what was told longer ago than that and every subscriber has fetched, but for those that have not fetched for tasker.subscriber_retention what was there for them: ticks, and published events. What consumers have in hand, and events at which a handler failed, stay. So does the log. For the extension''s owner. keep: how long they are kept for replays in any case. Returns the number of ticks. Raises 22023 (keep is NULL or negative), 42501 (not the owner). Source: design, contract, "Events".';

@@ -336,7 +336,7 @@ SELECT s.name AS subscriber,
        s.registered_at,
        CASE
            WHEN b.behind = 0 THEN 'current'
-           WHEN c.fetched_at < tasker.clock() - current_setting('tasker.subscriber_retention')::interval THEN 'expired'
+           WHEN greatest(c.fetched_at, b.since) < tasker.clock() - current_setting('tasker.subscriber_retention')::interval THEN 'expired'
            WHEN c.matched_from IS NULL AND NOT s.wants_everything
                 AND c.fetched_at < tasker.clock() - tasker._subscriber_sleeps_after() THEN 'asleep'
            ELSE 'behind'
@@ -397,7 +397,7 @@ COMMENT ON COLUMN tasker.subscribers.filter IS 'What the payload must contain; N
 COMMENT ON COLUMN tasker.subscribers.namespace IS 'Namespace that the events must belong to; NULL: any.';
 COMMENT ON COLUMN tasker.subscribers.run_as IS 'Role that subscribed.';
 COMMENT ON COLUMN tasker.subscribers.registered_at IS 'When it subscribed, or last changed that.';
-COMMENT ON COLUMN tasker.subscribers.status IS 'current: it has fetched everything; behind: it has not; asleep: behind, and it has not fetched for ten minutes; expired: it has not for tasker.subscriber_retention, and what it has not fetched may be pruned.';
+COMMENT ON COLUMN tasker.subscribers.status IS 'current: it has fetched everything; behind: it has not; asleep: behind, and it has not fetched for ten minutes; expired: for tasker.subscriber_retention it has not fetched what is there for it, and that may be pruned.';
 COMMENT ON COLUMN tasker.subscribers.lag_events IS 'Number of events that it has not fetched; where it is far behind or just came back, of all events there, so at most that many.';
 COMMENT ON COLUMN tasker.subscribers.lag IS 'How old the first one that it has not fetched is.';
 COMMENT ON COLUMN tasker.subscribers.unacknowledged IS 'Number of events that its consumers have in hand.';
@@ -405,5 +405,5 @@ COMMENT ON COLUMN tasker.subscribers.consumers IS 'Number of consumers that have
 COMMENT ON COLUMN tasker.subscribers.retrying IS 'Number of events at which its handler failed, or that wait behind such a one.';
 COMMENT ON COLUMN tasker.subscribers.dead IS 'Number of events that were given up: tasker.dead_events has them.';
 COMMENT ON COLUMN tasker.subscribers.delivered IS 'Number of events that were handed out.';
-COMMENT ON COLUMN tasker.subscribers.lost IS 'Number of events, wanted or not, that were pruned before it fetched them.';
+COMMENT ON COLUMN tasker.subscribers.lost IS 'Number of events, of all subscribers'' together, that were pruned before it fetched them.';
 COMMENT ON COLUMN tasker.subscribers.fetched_at IS 'When events were last handed out for it.';

@@ -15,7 +15,7 @@ use Time::HiRes qw(time usleep);
 
 my $node = new_server('event_ticks', '');
 install_tasker($node, 'postgres');
-waits_for_workers(5, $node, 'postgres', 2, 'workers');
+waits_for_workers(60, $node, 'postgres', 2, 'workers');
 
 sub query
 {
@@ -159,7 +159,7 @@ ticks(3);
 my @new = split / /, drain('all', 1000);
 is(scalar(@new), 3, 'the notifier goes on');
 $node->restart;
-waits_for_workers(5, $node, 'postgres', 2, 'workers after a restart');
+waits_for_workers(60, $node, 'postgres', 2, 'workers after a restart');
 ticks(3);
 push @new, split / /, drain('all', 1000);
 is(scalar(@new), 6, 'so does another one');

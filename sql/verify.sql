@@ -177,6 +177,7 @@ CALL verify.damage('UPDATE tasker.queue SET due_lane = 0 WHERE task_id = $live A
 CALL verify.damage('INSERT INTO tasker.queue (due, task_id, lane, rank, step_no) VALUES (now(), $live, 0, 0, 6)');
 CALL verify.damage('INSERT INTO tasker.queue (due, task_id, lane, rank, step_no) VALUES (now(), $live, 0, 0, 2)');
 CALL verify.damage('INSERT INTO tasker.queue (due, task_id, lane, rank, step_no) VALUES (now(), $live, 0, 0, 7)');
+CALL verify.damage('INSERT INTO tasker.queue (due, task_id, lane, rank, step_no) VALUES (now(), $live, -1, 0, -2)');
 CALL verify.damage('INSERT INTO tasker.queue (due, task_id, lane, rank, step_no) VALUES (now(), $live, 0, 0, 0)');
 CALL verify.damage('INSERT INTO tasker.queue (due, task_id, lane, rank, step_no) VALUES (now(), $good, 0, 0, 1)');
 CALL verify.damage('INSERT INTO tasker.queue (due, task_id, lane, rank, step_no) VALUES (now(), 999999999, 0, 0, 0)');

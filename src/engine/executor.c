@@ -87,8 +87,9 @@ static Statement fire_due = {
 };
 
 /*
- * Leases and deadlines that have ended.  A task that somebody has locked is left
- * for later: his transaction may stay open, and other leases end meanwhile.
+ * Leases and deadlines that have ended, and what is left of tasks that have.  A
+ * task that somebody has locked is left for later: his transaction may stay open,
+ * and other leases end meanwhile.
  */
 static Statement claim_ended = {
 	.sql = "DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
@@ -100,7 +101,7 @@ static Statement claim_ended = {
 	"LIMIT 100 "
 	"FOR UPDATE OF q SKIP LOCKED "
 	"FOR NO KEY UPDATE OF t SKIP LOCKED)) "
-	"RETURNING task_id, step_no",
+	"RETURNING task_id, step_no, tries",
 	.arg_count = 1,
 	.arg_types = {TIMESTAMPTZOID},
 };
@@ -524,6 +525,17 @@ end_lease(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
 }
 
 /*
+ * The task ended while others had tokens of it in hand, so often have they been
+ * looked for.
+ */
+static void
+sweep_task(TaskRun *task, int tries)
+{
+	task->swept = task_has_ended(task->state);
+	task->sweeps = Min(tries + 1, PG_INT16_MAX);
+}
+
+/*
  * Acts on the leases and deadlines that have ended; returns how many.
  */
 static uint64
@@ -533,6 +545,7 @@ fire_ends(TimestampTz now)
 	uint64		rows = statement_run(&claim_ended, &value, NULL);
 	int64	   *ids;
 	int16	   *step_nos;
+	int16	   *tries;
 	Batch	   *batch;
 	bool		isnull;
 
@@ -542,10 +555,12 @@ fire_ends(TimestampTz now)
 	batch = batch_create(batch_context);
 	ids = MemoryContextAlloc(batch_context, rows * sizeof(int64));
 	step_nos = MemoryContextAlloc(batch_context, rows * sizeof(int16));
+	tries = MemoryContextAlloc(batch_context, rows * sizeof(int16));
 	for (uint64 row = 0; row < rows; row++)
 	{
 		ids[row] = DatumGetInt64(row_value(row, 1, &isnull));
 		step_nos[row] = DatumGetInt16(row_value(row, 2, &isnull));
+		tries[row] = DatumGetInt16(row_value(row, 3, &isnull));
 	}
 	SPI_freetuptable(SPI_tuptable);
 
@@ -558,7 +573,9 @@ fire_ends(TimestampTz now)
 
 		if (task == NULL)
 			continue;
-		if (step_nos[row] < 0)
+		if (step_nos[row] == TOKEN_REMAINS)
+			sweep_task(task, tries[row]);
+		else if (step_nos[row] == TOKEN_DEADLINE)
 			graph_task_expired(batch, task, now);
 		else
 			end_lease(batch, task, step_nos[row], now);

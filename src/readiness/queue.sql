@@ -22,8 +22,8 @@ COMMENT ON COLUMN tasker.queue.due IS 'When it is due.';
 COMMENT ON COLUMN tasker.queue.task_id IS 'Task it belongs to.';
 COMMENT ON COLUMN tasker.queue.lane IS 'below -1000: waits for the limit of that id less 1000; -1: not due yet; 0: for an executor''s batch; 1: for an executor, with a handler that is slow or was never timed; 2: for an executor, alone in its transaction; 3: api steps; 100 and above: the external handler of that id.';
 COMMENT ON COLUMN tasker.queue.rank IS 'Minus the task''s priority: lower goes first.';
-COMMENT ON COLUMN tasker.queue.due_lane IS 'In a lane below 0: the lane to go to then; NULL: an executor acts on it itself (the end of a lease, a deadline).';
-COMMENT ON COLUMN tasker.queue.step_no IS 'Step to run; 0: the task''s start; -1: the task''s deadline.';
+COMMENT ON COLUMN tasker.queue.due_lane IS 'In a lane below 0: the lane to go to then; NULL: an executor acts on it itself (the end of a lease, a deadline, what is left of a task that has ended).';
+COMMENT ON COLUMN tasker.queue.step_no IS 'Step to run; 0: the task''s start; -1: the task''s deadline; -2: the task has ended, and its tokens that others had in hand then are to go.';
 COMMENT ON COLUMN tasker.queue.tries IS 'Runs that were rolled back through no fault of the step and count as no attempt.';
 SELECT pg_catalog.pg_extension_config_dump('tasker.queue', '');
 

@@ -41,7 +41,7 @@ static Statement count_leases = {
 	"JOIN tasker.plan_step AS s ON s.plan_id = t.plan_id AND s.step_no = q.step_no "
 	"JOIN tasker.plan AS p ON p.plan_id = t.plan_id "
 	"JOIN tasker.max_in_progress AS m ON m.limit_id = $1 "
-	"WHERE q.lane = -1 AND q.due_lane IS NULL AND q.step_no > 0 "
+	"WHERE q.lane = -1 AND q.due_lane IS NULL AND q.step_no > 0 AND t.finished_at IS NULL "
 	"AND coalesce(m.namespace = p.namespace, true) "
 	"AND coalesce(m.handler = s.handler_class, true)",
 	.arg_count = 1,

@@ -65,6 +65,10 @@ extern const char *state_name(Machine machine, int state);
 extern const char *state_event(Machine machine, int from, int to);
 extern void state_refuse(Machine machine, int64 id, int from, int to) pg_attribute_noreturn();
 
+/* Numbers of tokens that no step has; the task's start has 0. */
+#define TOKEN_DEADLINE	(-1)
+#define TOKEN_REMAINS	(-2)	/* the task has ended, and others had tokens of it in hand then */
+
 /* One step of a task in memory. */
 typedef struct StepRun
 {
@@ -103,6 +107,9 @@ typedef struct TaskRun
 	bool		locked;			/* its row is locked, and was read after that */
 	bool		at_start;		/* claimed by its start token: nobody else has any of it */
 	bool		put_back;		/* its start token goes back into the queue */
+	bool		swept;			/* it had ended before: what tokens it has left go */
+	bool		remains;		/* it has ended, and others have tokens of it in hand */
+	int16		sweeps;			/* so often has it been swept */
 	int32		priority;
 	TimestampTz run_at;
 	TimestampTz started_at;

@@ -69,9 +69,7 @@ AS $$
                (q.xmax::text::bigint - pg_snapshot_xmax(pg_current_snapshot())::text::bigint) & 4294967295 < 2147483648
                OR q.xmax::text::bigint IN (
                    SELECT x.xid::text::bigint & 4294967295
-                   FROM pg_snapshot_xip(pg_current_snapshot()) AS x (xid)) AS in_hand,
-               -- Or it was rolled back: its mark stays in the row.
-               q.xmax::text <> '0' AS was_in_hand
+                   FROM pg_snapshot_xip(pg_current_snapshot()) AS x (xid)) AS in_hand
         FROM tasker.queue AS q
     ),
     step AS MATERIALIZED (
@@ -112,6 +110,7 @@ AS $$
         SELECT q.task_id,
                bool_or(q.step_no = 0) AS has_start,
                bool_or(q.step_no = -1) AS has_deadline,
+               bool_or(q.step_no = -2) AS has_remains,
                count(*) AS tokens
         FROM token AS q
         GROUP BY q.task_id
@@ -128,6 +127,7 @@ AS $$
                coalesce(c.failures, 0) AS failures,
                coalesce(q.has_start, false) AS has_start,
                coalesce(q.has_deadline, false) AS has_deadline,
+               coalesce(q.has_remains, false) AS has_remains,
                coalesce(q.tokens, 0) AS tokens,
                t.state IN (0, 1) AND NOT coalesce(t.stops AND c.errors > 0, false) AS goes_on
         FROM task AS t
@@ -190,7 +190,7 @@ AS $$
     placed AS MATERIALIZED (
         -- A token with whatever it may stand for.
         SELECT q.*,
-               w.state AS task_state, w.ended AS task_ended, w.has_plan, w.step_count, w.has_timeout, w.stops, w.steps,
+               w.state AS task_state, w.ended AS task_ended, w.has_plan, w.step_count, w.has_timeout, w.has_remains, w.steps,
                w.namespace, w.version, w.tokens, w.goes_on,
                coalesce(s.state, 0::smallint) AS state, s.next_attempt_at, s.lease_until,
                r.task_id IS NOT NULL AS is_ready,
@@ -414,18 +414,15 @@ AS $$
                format('Token %s of it waits in lane %s, and the task is %s.', q.step_no, q.lane, tasker._task_state(q.task_state))
         FROM placed AS q
         WHERE q.task_ended
-          -- One that is in hand is dropped by whoever has it; one that
-          -- somebody had when the task ended, whose batch was rolled back then, by
-          -- whoever claims it next.
+          -- What somebody had in hand when the task ended goes with a token that stands for that.
           AND NOT q.in_hand
-          AND NOT (coalesce(q.was_in_hand AND (q.stops OR q.has_timeout), false)
-                   AND (q.lane >= 0 OR q.lane = -1 AND q.due <= tasker.clock()))
+          AND NOT q.has_remains
         UNION ALL
         SELECT 'token that the plan does not have', q.task_id, CASE WHEN q.step_no > 0 THEN q.step_no END,
                format('Its number is %s.', q.step_no)
         FROM placed AS q
         WHERE q.has_plan
-          AND q.step_no NOT BETWEEN -1 AND q.step_count
+          AND q.step_no NOT BETWEEN CASE WHEN q.task_ended THEN -2 ELSE -1 END AND q.step_count
         UNION ALL
         SELECT 'start token of a task that has begun', q.task_id, NULL,
                format('The task is %s, %s of its steps have a row or a history, and %s tokens stand for it.',

@@ -60,9 +60,16 @@ static Statement update_tasks = {
 };
 
 /*
- * Tokens that a task leaves behind when it ends.  One that somebody has claimed
- * meanwhile is left to them: they find the task ended.
+ * Tokens that a task leaves behind when it ends.  One that somebody has in hand is
+ * passed by: he may wait for the task's row, which is locked here.
  */
+static Statement find_tokens = {
+	.sql = "SELECT q.task_id FROM unnest($1) AS w (task_id) "
+	"JOIN tasker.queue AS q ON q.task_id = w.task_id",
+	.arg_count = 1,
+	.arg_types = {INT8ARRAYOID},
+};
+
 static Statement delete_tokens = {
 	.sql = "DELETE FROM tasker.queue WHERE ctid = ANY (ARRAY("
 	"SELECT q.ctid FROM unnest($1) AS w (task_id) "
@@ -71,6 +78,10 @@ static Statement delete_tokens = {
 	.arg_count = 1,
 	.arg_types = {INT8ARRAYOID},
 };
+
+/* When it is looked again for what others had in hand; twice as late each time. */
+#define SWEEP_DELAY_US		(50 * INT64CONST(1000))
+#define MAX_SWEEP_DOUBLINGS	10
 
 /* Rows in the making, a column an array. */
 typedef struct Rows
@@ -132,14 +143,14 @@ rows_set_jsonb(Rows *rows, int column, Jsonb *value)
 		rows_set(rows, column, JsonbPGetDatum(value));
 }
 
-/* Runs the statement over the rows, which are its arguments. */
-static void
+/* Runs the statement over the rows, which are its arguments; returns how many it had. */
+static uint64
 rows_run(Rows *rows, Statement *statement)
 {
 	Datum		arrays[STATEMENT_MAX_ARGS];
 
 	if (rows->count == 0)
-		return;
+		return 0;
 	for (int i = 0; i < rows->columns; i++)
 	{
 		Oid			type = get_element_type(statement->arg_types[i]);
@@ -153,7 +164,7 @@ rows_run(Rows *rows, Statement *statement)
 													   &rows->count, &lower, type, len, byval,
 													   align));
 	}
-	statement_run(statement, arrays, NULL);
+	return statement_run(statement, arrays, NULL);
 }
 
 static int
@@ -442,6 +453,33 @@ write_tasks(Batch *batch)
 }
 
 /*
+ * Deletes the tokens of tasks that have ended.  Who has one in hand does not always
+ * take it away: a worker is refused and rolls back, a retry that fell due is moved.
+ * So a task that has any left gets a token of its own, which has it swept later.
+ */
+static void
+delete_tokens_of(Batch *batch, Rows *ended)
+{
+	uint64		found;
+	uint64		left;
+
+	if (ended->count == 0)
+		return;
+	found = rows_run(ended, &find_tokens);
+	SPI_freetuptable(SPI_tuptable);
+	if (found == 0 || rows_run(ended, &delete_tokens) == found)
+		return;
+	left = rows_run(ended, &find_tokens);
+	for (uint64 row = 0; row < left; row++)
+	{
+		bool		isnull;
+
+		batch_find_task(batch, DatumGetInt64(row_value(row, 1, &isnull)))->remains = true;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
  * A token, between store_begin() and store_end() of the queue: for this lane, and
  * from there for `then`, where that is another one.
  */
@@ -464,7 +502,7 @@ write_token(int64 task_id, int step_no, int32 lane, int32 then, int32 priority, 
 }
 
 /*
- * A token for the step; step 0 is the task's start, -1 its deadline.
+ * A token for the step, or one that is none of a step's.
  */
 static void
 add_token(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
@@ -478,6 +516,11 @@ add_token(Batch *batch, TaskRun *task, int step_no, TimestampTz now)
 	{
 		own.lane = LANE_NOT_DUE;
 		own.due = task->deadline;
+	}
+	if (step_no == TOKEN_REMAINS)
+	{
+		own.due = now + (SWEEP_DELAY_US << Min(task->sweeps, MAX_SWEEP_DOUBLINGS));
+		own.tries = task->sweeps;
 	}
 	due = step->due ? step->due : now;
 	/* To the end of an executors' lane. */
@@ -515,7 +558,9 @@ write_tokens(Batch *batch, TimestampTz now)
 		/* Its time begins to run with this batch. */
 		if (task->plan->timeout > 0 && task->loaded_state == TASK_PENDING &&
 			task->state == TASK_IN_PROGRESS)
-			add_token(batch, task, -1, now);
+			add_token(batch, task, TOKEN_DEADLINE, now);
+		if (task->remains)
+			add_token(batch, task, TOKEN_REMAINS, now);
 		for (int no = 1; no <= task->plan->step_count; no++)
 			if (task->steps[no - 1].queued)
 				add_token(batch, task, no, now);
@@ -549,6 +594,7 @@ write_batch(Batch *batch)
 	foreach(cell, batch->tasks)
 	{
 		TaskRun    *task = lfirst(cell);
+		bool		ends;
 
 		if (!task->put_back)
 			graph_finish(batch, task, now);
@@ -561,12 +607,10 @@ write_batch(Batch *batch)
 			if (step->changed && step->has_row)
 				add_step(&old_steps, task, no);
 		}
-		if (!task->changed)
-			continue;
-		if (!task_has_ended(task->state))
-			continue;
-		tasker_note_task_ended(task->task_id);
-		if (task->shared || task->plan->timeout > 0)
+		ends = task->changed && task_has_ended(task->state);
+		if (ends)
+			tasker_note_task_ended(task->task_id);
+		if ((ends && (task->shared || task->plan->timeout > 0)) || task->swept)
 		{
 			rows_next(&ended);
 			rows_set(&ended, 0, Int64GetDatum(task->task_id));
@@ -576,7 +620,7 @@ write_batch(Batch *batch)
 	append_steps(batch);
 	rows_run(&old_steps, &update_steps);
 	write_tasks(batch);
-	rows_run(&ended, &delete_tokens);
+	delete_tokens_of(batch, &ended);
 	write_tokens(batch, now);
 	log_append(batch->moves, batch->move_count);
 

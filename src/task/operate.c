@@ -129,8 +129,8 @@ requeue(Operation *op, bool touch)
 		if (task->steps[no - 1].state == STEP_IN_PROGRESS)
 			keep[n++] = Int16GetDatum(no);
 	/* Who ended the task may have passed by the deadline, which we had locked. */
-	if (task->deadline != 0)
-		keep[n++] = Int16GetDatum(-1);
+	if (task->deadline != 0 && !task_has_ended(task->state))
+		keep[n++] = Int16GetDatum(TOKEN_DEADLINE);
 	values[0] = Int64GetDatum(task->task_id);
 	values[1] = PointerGetDatum(construct_array(keep, n, INT2OID, 2, true, TYPALIGN_SHORT));
 	statement_run(&delete_waiting, values, NULL);

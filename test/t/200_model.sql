@@ -396,14 +396,13 @@ AS $$
     SELECT format('token %s of task %s is left, which has ended', q.step_no, q.task_id)
     FROM tasker.queue AS q
     JOIN tasker.task AS t USING (task_id)
-    JOIN tasker.plan AS p USING (plan_id)
     WHERE t.task_id >= from_task
       AND t.finished_at IS NOT NULL
-      -- whoever was stopped had it in hand when the task ended without waiting
-      -- for him; who claims it next drops it
-      AND NOT (q.xmax::text <> '0'
-               AND (p.on_failure = 'stop' OR p.timeout IS NOT NULL)
-               AND (q.lane >= 0 OR q.due <= tasker.clock()));
+      -- somebody had it in hand when the task ended without waiting for him: a
+      -- token of the task stands for that, with which it goes
+      AND NOT EXISTS (SELECT FROM tasker.queue AS r
+                      WHERE r.task_id = q.task_id
+                        AND r.step_no = -2);
 $$;
 
 -- Every invariant, as soon as the extension can check them itself.

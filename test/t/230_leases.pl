@@ -163,9 +163,9 @@ my $between = task('a');
 $node->poll_query_until('postgres', "SELECT count(*) = 3 FROM tasker.queue WHERE task_id = $wide AND lane >= 100");
 claim('w', ', max_steps => 10');
 ask("SELECT tasker.fail_step($$_[0], '\"no\"', retry_after => '$$_[1] s')")
-  foreach [ step($wide, 1), 4 ], [ step($wide, 2), 3 ], [ step($between), 2 ], [ step($wide, 3), 1 ];
+  foreach [ step($wide, 1), 400 ], [ step($wide, 2), 300 ], [ step($between), 200 ], [ step($wide, 3), 100 ];
 is(claim('w', ', max_steps => 10'), '', 'retry_after is waited for');
-pass_time(10);
+pass_time(1000);
 $node->poll_query_until('postgres', 'SELECT count(*) = 4 FROM tasker.queue WHERE lane >= 100');
 is(claim('w', ', max_steps => 10'), join(' ', step($wide, 3), step($between), step($wide, 2), step($wide, 1)),
 	'the longest wait first, whichever task it is of');

@@ -71,10 +71,12 @@ database_reset(TaskerDatabase *database)
 	database->failures = 0;
 	database->said_no_slot = false;
 	pg_atomic_write_u64(&database->next_due, PG_INT64_MAX);
-	pg_atomic_write_u32(&database->log_written, 0);
+	/* What was committed before anybody could raise it is in no tick yet. */
+	pg_atomic_write_u32(&database->log_written, 1);
 	pg_atomic_write_u32(&database->external_ready, 0);
 	pg_atomic_write_u32(&database->round_wanted, 0);
 	pg_atomic_write_u64(&database->last_tick, 0);
+	pg_atomic_write_u64(&database->rung_tick, 0);
 	pg_atomic_write_u32(&database->unjudged, 0);
 	pg_atomic_write_u32(&database->suspicions, 0);
 	pg_atomic_write_u32(&database->deliveries, DELIVERIES_UNKNOWN);
@@ -105,6 +107,7 @@ shared_fill(TaskerShared *shared)
 		pg_atomic_init_u32(&database->rounds_done, 0);
 		pg_atomic_init_u32(&database->round_wanted, 0);
 		pg_atomic_init_u64(&database->last_tick, 0);
+		pg_atomic_init_u64(&database->rung_tick, 0);
 		ConditionVariableInit(&database->round_done);
 		pg_atomic_init_u32(&database->unjudged, 0);
 		pg_atomic_init_u32(&database->suspicions, 0);

@@ -53,6 +53,7 @@ typedef struct TaskerDatabase
 	pg_atomic_uint32 rounds_done;
 	pg_atomic_uint32 round_wanted;	/* somebody waits for the next one: at once */
 	pg_atomic_uint64 last_tick;	/* the last one that is committed; 0: not known yet */
+	pg_atomic_uint64 rung_tick;	/* the last one that was rung for; 0: none yet */
 	ConditionVariable round_done;
 	pg_atomic_uint32 unjudged;	/* executors that died of a step, at which nobody has looked yet */
 	pg_atomic_uint32 suspicions;	/* counts the changes to tasker.crash */

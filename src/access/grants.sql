@@ -47,6 +47,7 @@ GRANT EXECUTE ON FUNCTION
     tasker._dead_events(),
     tasker._event_name(smallint, smallint, smallint),
     tasker._subscriber_sleeps_after(),
+    tasker._events_until(bigint, timestamptz, bigint),
     tasker._duration_bounds(),
     tasker._ids_behind(bigint, bigint[]),
     tasker._uncounted_ids(),

@@ -18,7 +18,8 @@
  *
  * The bells are rung in a transaction of their own, behind that of the tick:
  * when the queue of notifications is full, events go on.  A bell is no record:
- * what could not be rung for is rung for later, or never after a crash.
+ * what could not be rung for is rung for later, by the next notifier if need be,
+ * or never after a crash of the server, when nobody listens any more.
  */
 #include "postgres.h"
 
@@ -253,6 +254,14 @@ result(uint64 row, int number, bool *isnull)
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, isnull);
 }
 
+/* Up to that tick everything was rung for: known to the next notifier, too. */
+static void
+note_rung(int64 tick)
+{
+	rung_tick = tick;
+	pg_atomic_write_u64(&my_database->rung_tick, (uint64) tick);
+}
+
 /* The cursor that the last tick left; from the beginning where there is none. */
 static void
 cursor_load(void)
@@ -284,7 +293,9 @@ cursor_load(void)
 		for (int i = 0; i < count; i++)
 			cursor.running[i] = DatumGetInt64(numbers[i]);
 	}
-	rung_tick = last_tick;
+	rung_tick = (int64) pg_atomic_read_u64(&my_database->rung_tick);
+	if (rung_tick == 0)
+		note_rung(last_tick);
 	cursor.valid = true;
 }
 
@@ -540,6 +551,7 @@ attend_stopped(EngineState state)
 		return PG_INT64_MAX;
 
 	cursor.valid = false;
+	note_rung(0);
 	if (state != ENGINE_RESTORED || !tasker_activate_restored)
 		return PG_INT64_MAX;
 	if (!restore_is_whole())
@@ -626,7 +638,7 @@ ring_round(void)
 		PopActiveSnapshot();
 	}
 	worker_commit();
-	rung_tick = last_tick;
+	note_rung(last_tick);
 	steps_wanted = false;
 }
 

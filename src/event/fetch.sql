@@ -170,7 +170,7 @@ RETURNS boolean
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'tasker_wait_for_round';
 COMMENT ON FUNCTION tasker._wait_for_round() IS
-'Has the notifier make a tick of what has been committed, and waits for that, a second at most. Returns whether there was anything to wait for. Private.';
+'Has the notifier make a tick of what has been committed, and waits for that, two seconds at most; for the notifier, too, where there is none yet. Returns whether there was anything to wait for. Private.';
 
 CREATE FUNCTION tasker._wait_for_tick(after bigint, until timestamptz)
 RETURNS boolean

@@ -140,16 +140,7 @@ BEGIN
     END IF;
     WITH place AS (
         SELECT c.subscriber_id,
-               coalesce((
-                   SELECT t.events
-                   FROM tasker.tick AS t
-                   WHERE t.tick_id <= c.tick_id
-                   ORDER BY t.tick_id DESC
-                   LIMIT 1), 0)
-               + (SELECT count(*)
-                  FROM tasker._tick_event AS e
-                  WHERE e.tick_id = c.tick_id + 1
-                    AND (e.at, e.event_id) <= (c.event_at, c.event_id)) AS events
+               tasker._events_until(c.tick_id, c.event_at, c.event_id) AS events
         FROM tasker.subscriber_cursor AS c
         WHERE c.tick_id < last_tick
         ORDER BY c.subscriber_id

@@ -354,8 +354,11 @@ SELECT s.name AS subscriber,
 FROM tasker.subscriber AS s
 JOIN tasker.subscriber_cursor AS c ON c.subscriber_id = s.subscriber_id
 CROSS JOIN LATERAL (
+    SELECT CASE WHEN c.tick_id >= c.matched_from THEN NULL
+                ELSE tasker._events_until(c.tick_id, c.event_at, c.event_id) END AS told) AS place
+CROSS JOIN LATERAL (
     SELECT CASE
-               WHEN c.matched_from IS NOT NULL AND c.tick_id >= c.matched_from THEN (
+               WHEN c.tick_id >= c.matched_from THEN (
                    SELECT coalesce(sum(cardinality(m.event_ids)), 0)
                           - coalesce((SELECT array_position(p.event_ids, c.event_id)
                                       FROM tasker.subscriber_match AS p
@@ -365,19 +368,28 @@ CROSS JOIN LATERAL (
                    FROM tasker.subscriber_match AS m
                    WHERE m.subscriber_id = c.subscriber_id
                      AND m.tick_id > c.tick_id)
-               ELSE coalesce((SELECT t.events FROM tasker.tick AS t ORDER BY t.tick_id DESC LIMIT 1), 0)
-                    - coalesce((SELECT t.events FROM tasker.tick AS t WHERE t.tick_id <= c.tick_id ORDER BY t.tick_id DESC LIMIT 1), 0)
+               ELSE coalesce((SELECT t.events FROM tasker.tick AS t ORDER BY t.tick_id DESC LIMIT 1), 0) - place.told
            END AS behind,
+           -- Of a tick that it stands at the end of, nothing is left.
            CASE
-               WHEN c.matched_from IS NOT NULL AND c.tick_id >= c.matched_from THEN (
+               WHEN c.tick_id >= c.matched_from THEN (
                    SELECT t.at
                    FROM tasker.subscriber_match AS m
                    JOIN tasker.tick AS t ON t.tick_id = m.tick_id
                    WHERE m.subscriber_id = c.subscriber_id
                      AND m.tick_id > c.tick_id
+                     AND (c.event_id IS NULL
+                          OR m.tick_id > c.tick_id + 1
+                          OR m.event_ids[cardinality(m.event_ids)] <> c.event_id)
                    ORDER BY m.tick_id
                    LIMIT 1)
-               ELSE (SELECT t.at FROM tasker.tick AS t WHERE t.tick_id > c.tick_id ORDER BY t.tick_id LIMIT 1)
+               ELSE (
+                   SELECT t.at
+                   FROM tasker.tick AS t
+                   WHERE t.tick_id > c.tick_id
+                     AND t.events > place.told
+                   ORDER BY t.tick_id
+                   LIMIT 1)
            END AS since) AS b
 LEFT JOIN LATERAL (
     SELECT sum(cardinality(n.event_ids)) AS in_hand, count(*) AS consumers

@@ -41,6 +41,29 @@ COMMENT ON COLUMN tasker._tick_event.step_no IS 'Step; 0: none.';
 COMMENT ON COLUMN tasker._tick_event.name IS 'Name of the event.';
 COMMENT ON COLUMN tasker._tick_event.namespace IS 'Namespace of a published event; NULL: that of its task.';
 
+CREATE FUNCTION tasker._events_until(tick_id bigint, event_at timestamptz, event_id bigint)
+RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+    SELECT coalesce((
+               SELECT t.events
+               FROM tasker.tick AS t
+               WHERE t.tick_id <= _events_until.tick_id
+               ORDER BY t.tick_id DESC
+               LIMIT 1), 0)
+         + CASE WHEN _events_until.event_id IS NULL THEN 0 ELSE (
+               SELECT count(*)
+               FROM tasker._tick_event AS e
+               WHERE e.tick_id = _events_until.tick_id + 1
+                 AND (e.at, e.event_id) <= (_events_until.event_at, _events_until.event_id)) END;
+$$;
+COMMENT ON FUNCTION tasker._events_until(bigint, timestamptz, bigint) IS
+'Number of all events up to a place: a tick, and, where they are not NULL, the time and the id of an event of the next one. Private.';
+
 CREATE FUNCTION tasker._tick_part_size()
 RETURNS integer
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE

@@ -19,19 +19,12 @@
 #include "shared_memory.h"
 #include "tasker.h"
 
-#define ROUND_WAIT_MS	1000	/* a notifier that takes longer is not waited for */
+#define ROUND_WAIT_MS	2000	/* a notifier that takes longer is not waited for */
 #define NAP_MS			10000	/* of a longer wait, at a time */
+#define ABSENT_NAP_MS	20		/* the same while there is no notifier that could wake us */
 
 PG_FUNCTION_INFO_V1(tasker_wait_for_round);
 PG_FUNCTION_INFO_V1(tasker_wait_for_tick);
-
-static TaskerDatabase *
-database_with_notifier(void)
-{
-	TaskerDatabase *database = tasker_shared == NULL ? NULL : database_find(MyDatabaseId);
-
-	return database != NULL && database->notifier.pid != 0 ? database : NULL;
-}
 
 static int
 milliseconds_until(TimestampTz until, int most)
@@ -39,12 +32,47 @@ milliseconds_until(TimestampTz until, int most)
 	return (int) Min(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), until), most);
 }
 
+/* A short sleep, at most until that time; false: it has come. */
+static bool
+nap_until(TimestampTz until)
+{
+	int			timeout = milliseconds_until(until, ABSENT_NAP_MS);
+
+	if (timeout <= 0)
+		return false;
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
+					 tasker_wait_event(WAIT_EVENTS));
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	return true;
+}
+
+/*
+ * This database, as soon as it has a notifier.  When the server has just started,
+ * or a standby was promoted, the launcher has not come to it yet; NULL: nor has
+ * it by that time.
+ */
+static TaskerDatabase *
+database_with_notifier(TimestampTz until)
+{
+	if (tasker_shared == NULL)
+		return NULL;
+	do
+	{
+		TaskerDatabase *database = database_find(MyDatabaseId);
+
+		if (database != NULL && database->notifier.pid != 0)
+			return database;
+	} while (nap_until(until));
+	return NULL;
+}
+
 /* tasker._wait_for_round() */
 Datum
 tasker_wait_for_round(PG_FUNCTION_ARGS)
 {
-	TaskerDatabase *database = database_with_notifier();
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ROUND_WAIT_MS);
+	TaskerDatabase *database = database_with_notifier(until);
 	uint32		done;
 	uint32		wanted;
 
@@ -53,7 +81,7 @@ tasker_wait_for_round(PG_FUNCTION_ARGS)
 
 	/*
 	 * A round counts as begun before it takes the flag, so that the flag is up
-	 * or the round is seen.
+	 * or the round is seen.  It is up from the start until the first round.
 	 */
 	if (pg_atomic_read_u32(&database->log_written) != 0)
 	{
@@ -90,15 +118,22 @@ tasker_wait_for_round(PG_FUNCTION_ARGS)
 Datum
 tasker_wait_for_tick(PG_FUNCTION_ARGS)
 {
-	TaskerDatabase *database = tasker_shared == NULL ? NULL : database_find(MyDatabaseId);
+	TaskerDatabase *database = database_find(MyDatabaseId);
 	int64		after;
 	TimestampTz until;
 	bool		found = false;
 
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || database == NULL)
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_BOOL(false);
 	after = PG_GETARG_INT64(0);
 	until = PG_GETARG_TIMESTAMPTZ(1);
+
+	/* Nobody to be woken by: the caller looks again. */
+	if (database == NULL)
+	{
+		(void) nap_until(until);
+		PG_RETURN_BOOL(false);
+	}
 
 	ConditionVariablePrepareToSleep(&database->round_done);
 	for (;;)

@@ -35,6 +35,18 @@ sub hears
 	return $heard;
 }
 
+# Ends the notifier, and waits for the next one.
+sub replace_notifier
+{
+	my ($notifier) = workers($node, 'postgres', 'notifier');
+
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend($notifier)");
+	wait_until($node, 'postgres', <<"SQL", 'another notifier');
+SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'tasker notifier' AND pid <> $notifier AND state = 'idle'
+SQL
+	return;
+}
+
 # One task, from its creation to its end.
 my $id = $node->safe_psql('postgres', "SELECT tasker.create_task('quick')");
 my $heard = hears(qr/"task\.completed","task_id":$id\}/, 'the end of a task is announced');
@@ -88,6 +100,8 @@ for my $round (1 .. 3)
 	$node->safe_psql('postgres', "SELECT tasker.ack_events('steady', event_id) FROM tasker.fetch_events('steady') ORDER BY occurred_at DESC LIMIT 1");
 	$id = $completed;
 }
+# Nor are the bells lost with a notifier that could not ring them.
+replace_notifier();
 $node->append_conf('postgresql.conf', "synchronous_standby_names = ''");
 $node->reload;
 $ringer->finish;
@@ -122,11 +136,7 @@ is($node->safe_psql('postgres', "SELECT tasker.wait_for_task($id)"), 'error', 'a
 is($node->safe_psql('postgres', "SELECT error ->> 'sqlstate' FROM tasker.workflow_steps WHERE task_id = $id"), 'TK009', 'and is told so');
 
 # The listener goes on after the notifier was replaced.
-my ($notifier) = workers($node, 'postgres', 'notifier');
-$node->safe_psql('postgres', "SELECT pg_terminate_backend($notifier)");
-wait_until($node, 'postgres', <<"SQL", 'another notifier');
-SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'tasker notifier' AND pid <> $notifier AND state = 'idle'
-SQL
+replace_notifier();
 $id = $node->safe_psql('postgres', "SELECT tasker.create_task('quick')");
 hears(qr/"task\.completed","task_id":$id\}/, 'announces what happens from then on');
 $listener->quit;

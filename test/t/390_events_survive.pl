@@ -239,35 +239,7 @@ cmp_ok($overtaken, '>', 10, 'mixed: transactions ended while others were open');
 all_is_told('mixed');
 end_session($_->{session}) foreach @writers;
 
-# What is behind within a tick: a subscriber to everything, and one to a part of it.
-query("SELECT tasker.subscribe('everything', '{*}'); SELECT tasker.subscribe('part', '{survive.*}')");
-drain($reader, $_) foreach 'everything', 'part';
-query(say($tasks[0], 10));
-sub behind
-{
-	my ($lag, $name) = @_;
-
-	is(query("SELECT string_agg(format('%s %s', s.lag_events, s.status), ', ' ORDER BY s.subscriber) FROM tasker.subscribers AS s WHERE s.subscriber IN ('everything', 'part')"),
-		$lag, $name);
-	return;
-}
-fetch($reader, $_, ', 4') && ack($reader, $_) foreach 'everything', 'part';
-behind('6 behind, 6 behind', 'of a tick of ten events four were fetched');
-fetch($reader, $_, ', 6') && ack($reader, $_) foreach 'everything', 'part';
-behind('0 current, 0 current', 'and then the others');
-my $between = query('SELECT tasker.clock()');
-query(say($tasks[0], 1));
-query('SELECT tasker._wait_for_round()');
-behind('1 behind, 1 behind', 'another one comes');
-is(query("SELECT count(*) FROM tasker.subscribers AS s WHERE s.subscriber IN ('everything', 'part') AND s.lag < tasker.clock() - '$between'"), '2',
-	'lag is how old that one is');
-query("SELECT tasker.unsubscribe('everything'); SELECT tasker.unsubscribe('part')");
-
-# 2. A subscriber is killed at every point.  What it had not acknowledged comes
-# again, to whoever fetches next under its name.
 my $observer = session();
-my $killer = session();
-my $next = session();
 
 # Asks until it is true.
 sub wait_for
@@ -282,6 +254,42 @@ sub wait_for
 	}
 	return;
 }
+
+# Has something said of a task, and waits until it is to be fetched.
+sub say_now
+{
+	$observer->query_safe(say(@_));
+	wait_for('EXISTS (SELECT FROM tasker.tick AS t WHERE t.ids @> (SELECT max(p.event_id) FROM tasker.published_event AS p))');
+	return;
+}
+
+# What is behind within a tick: a subscriber to everything, and one to a part of it.
+query("SELECT tasker.subscribe('everything', '{*}'); SELECT tasker.subscribe('part', '{survive.*}')");
+drain($reader, $_) foreach 'everything', 'part';
+say_now($tasks[0], 10);
+sub behind
+{
+	my ($lag, $name) = @_;
+
+	is(query("SELECT string_agg(format('%s %s', s.lag_events, s.status), ', ' ORDER BY s.subscriber) FROM tasker.subscribers AS s WHERE s.subscriber IN ('everything', 'part')"),
+		$lag, $name);
+	return;
+}
+fetch($reader, $_, ', 4') && ack($reader, $_) foreach 'everything', 'part';
+behind('6 behind, 6 behind', 'of a tick of ten events four were fetched');
+fetch($reader, $_, ', 6') && ack($reader, $_) foreach 'everything', 'part';
+behind('0 current, 0 current', 'and then the others');
+my $between = query('SELECT tasker.clock()');
+say_now($tasks[0], 1);
+behind('1 behind, 1 behind', 'another one comes');
+is(query("SELECT count(*) FROM tasker.subscribers AS s WHERE s.subscriber IN ('everything', 'part') AND s.lag < tasker.clock() - '$between'"), '2',
+	'lag is how old that one is');
+query("SELECT tasker.unsubscribe('everything'); SELECT tasker.unsubscribe('part')");
+
+# 2. A subscriber is killed at every point.  What it had not acknowledged comes
+# again, to whoever fetches next under its name.
+my $killer = session();
+my $next = session();
 
 sub wait_for_end
 {
@@ -370,10 +378,10 @@ foreach my $point (sort keys %point)
 		my $victim = session(on_error_stop => 0);
 		my $pid = $victim->query_safe('SELECT pg_backend_pid()');
 
-		$observer->query_safe(say($tasks[0], 5)) if $point !~ /^1/;
+		say_now($tasks[0], 5) if $point !~ /^1/;
 		$point{$point}->($victim, $pid);
 		$kill{$what}->($victim, $pid);
-		$observer->query_safe(say($tasks[0], 5)) if $point =~ /^1/;
+		say_now($tasks[0], 5) if $point =~ /^1/;
 		$killer->query_safe('ROLLBACK') if $point =~ /^2/;
 		wait_for_end($pid);
 		end_session($victim);
@@ -397,13 +405,13 @@ foreach my $point ('fetched', 'fetched and not committed')
 		my $kept = $point eq 'fetched';
 
 		$_->query_safe("SET tasker.clock_offset = $hours") foreach $victim, $next;
-		$observer->query_safe(say($tasks[1], 3));
+		say_now($tasks[1], 3);
 		$victim->query_safe('BEGIN') unless $kept;
 		is(fetch($victim, 'shared', ", consumer => 'one'"), 3, "one consumer fetches, $point");
 		$kill{$what}->($victim, $pid);
 		wait_for_end($pid);
 		end_session($victim);
-		$observer->query_safe(say($tasks[1], 2));
+		say_now($tasks[1], 2);
 		if ($kept)
 		{
 			is(fetch($next, 'shared', ", consumer => 'two'"), 0, "$what killed: another gets nothing of that task at first");

@@ -62,6 +62,7 @@
 #define STEPS_CHANNEL	"tasker_steps"
 
 #define ROUND_MS		10		/* under load, a round in this time */
+#define BELL_MS			50		/* and bells for events, each of which wakes all who listen */
 #define RETRY_MS		1000	/* after a round that failed */
 #define BELL_LOCK_MS	100		/* for the queue of notifications, which all of the server share */
 #define COMPLAIN_MS		60000	/* about that, at the most */
@@ -104,6 +105,7 @@ static bool steps_wanted = false;
 
 static TimestampTz complained_at;
 static TimestampTz ring_failed_at;
+static TimestampTz rang_at;
 static bool round_failed;
 static TimestampTz tidied_at;
 
@@ -618,7 +620,7 @@ tick_round(void)
  * waits for a standby, say, keeps the bells waiting, and nothing else.
  */
 static void
-ring_round(void)
+ring_round(bool events)
 {
 	char		limit[16];
 
@@ -628,7 +630,7 @@ ring_round(void)
 	{
 		(void) set_config_option("lock_timeout", limit, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 		PushActiveSnapshot(GetLatestSnapshot());
-		if (last_tick > rung_tick)
+		if (events)
 		{
 			ring_events(rung_tick, last_tick);
 			ring_subscribers(rung_tick, last_tick);
@@ -638,7 +640,11 @@ ring_round(void)
 		PopActiveSnapshot();
 	}
 	worker_commit();
-	note_rung(last_tick);
+	if (events)
+	{
+		note_rung(last_tick);
+		rang_at = GetCurrentTimestamp();
+	}
 	steps_wanted = false;
 }
 
@@ -789,14 +795,18 @@ static TimestampTz
 try_ring(void)
 {
 	MemoryContext context = CurrentMemoryContext;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		wanted = last_tick > rung_tick;
+	bool		events = wanted && TimestampDifferenceExceeds(rang_at, now, BELL_MS);
 
-	if (!cursor.valid || (last_tick == rung_tick && !steps_wanted))
+	if (!cursor.valid || (!wanted && !steps_wanted))
 		return PG_INT64_MAX;
-	if (ring_failed_at == 0 || TimestampDifferenceExceeds(ring_failed_at, GetCurrentTimestamp(), RETRY_MS))
+	if ((events || steps_wanted) &&
+		(ring_failed_at == 0 || TimestampDifferenceExceeds(ring_failed_at, now, RETRY_MS)))
 	{
 		PG_TRY();
 		{
-			ring_round();
+			ring_round(events);
 			ring_failed_at = 0;
 		}
 		PG_CATCH();
@@ -806,7 +816,9 @@ try_ring(void)
 		}
 		PG_END_TRY();
 	}
-	return ring_failed_at == 0 ? PG_INT64_MAX : TimestampTzPlusMilliseconds(tasker_now(), RETRY_MS);
+	if (ring_failed_at != 0)
+		return TimestampTzPlusMilliseconds(tasker_now(), RETRY_MS);
+	return last_tick > rung_tick ? TimestampTzPlusMilliseconds(tasker_now(), BELL_MS) : PG_INT64_MAX;
 }
 
 /* A round that may fail. */

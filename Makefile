@@ -95,7 +95,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	engine/install.sql))
 EXTENSION_SCRIPT = tasker--$(EXTVERSION).sql
 DATA_built = $(EXTENSION_SCRIPT)
-EXTRA_CLEAN = tasker--*.sql tmp_check tmp_fuzz output_iso $(patsubst %.c,%,$(wildcard test/fuzz/*_fuzz.c)) \
+EXTRA_CLEAN = $(AGENT_MAN) $(AGENT_UNIT) tasker--*.sql tmp_check tmp_fuzz output_iso $(patsubst %.c,%,$(wildcard test/fuzz/*_fuzz.c)) \
 	src/agent/tasker-agent
 
 # Our own warnings are errors; the server's headers are not ours to warn about.
@@ -144,10 +144,22 @@ $(AGENT): $(wildcard src/agent/*.c src/agent/*.h) tasker.control
 # The pages that tasker-agent serves, as they are: nothing is built of them.
 PAGES = $(wildcard $(addprefix src/agent/pages/*., html js css svg))
 
+# Its manual page, whose options are those of --help, and its unit for systemd.
+AGENT_MAN = $(AGENT).1
+AGENT_UNIT = $(AGENT).service
+all: $(AGENT_MAN) $(AGENT_UNIT)
+$(AGENT_MAN): %: %.in src/agent/options.awk $(AGENT)
+	$(AGENT) --help | awk -v FORM=man -f src/agent/options.awk | \
+		sed -e 's/@VERSION@/$(EXTVERSION)/' -e '/@OPTIONS@/{r /dev/stdin' -e 'd;}' $< >$@
+$(AGENT_UNIT): %: %.in
+	sed 's|@bindir@|$(bindir)|' $< >$@
+
 install: install-beside
 .PHONY: install-beside
-install-beside: $(AGENT)
-	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(datadir)/tasker/pages'
+install-beside: $(AGENT) $(AGENT_MAN) $(AGENT_UNIT)
+	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(datadir)/tasker/pages' '$(DESTDIR)$(mandir)/man1'
+	$(INSTALL_DATA) $(AGENT_MAN) '$(DESTDIR)$(mandir)/man1'
+	$(INSTALL_DATA) $(AGENT_UNIT) '$(DESTDIR)$(datadir)/tasker'
 	$(INSTALL_PROGRAM) $(AGENT) '$(DESTDIR)$(bindir)'
 	$(INSTALL_DATA) src/definition/definition.schema.json '$(DESTDIR)$(datadir)/tasker'
 	$(INSTALL_DATA) $(PAGES) '$(DESTDIR)$(datadir)/tasker/pages'
@@ -155,7 +167,8 @@ install-beside: $(AGENT)
 uninstall: uninstall-beside
 .PHONY: uninstall-beside
 uninstall-beside:
-	rm -f '$(DESTDIR)$(bindir)/tasker-agent' '$(DESTDIR)$(datadir)/tasker/definition.schema.json'
+	rm -f '$(DESTDIR)$(bindir)/tasker-agent' '$(DESTDIR)$(mandir)/man1/tasker-agent.1'
+	rm -f '$(DESTDIR)$(datadir)/tasker/definition.schema.json' '$(DESTDIR)$(datadir)/tasker/tasker-agent.service'
 	rm -rf '$(DESTDIR)$(datadir)/tasker/pages'
 
 # The model test with as many seeds as one wants (doc/testing.md).

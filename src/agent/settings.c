@@ -584,10 +584,13 @@ settings_print_help(FILE *file)
 	{
 		const Setting *setting = &settings[i];
 
-		fprintf(file, "  --%s%s%s\n        %s", setting->name, setting->type == FLAG ? "" : " ",
-				setting->type == FLAG ? "" : setting->value, setting->help);
+		if (setting->type == FLAG)
+			fprintf(file, "  --[no-]%s\n", setting->name);
+		else
+			fprintf(file, "  --%s %s\n", setting->name, setting->value);
+		fprintf(file, "        %s", setting->help);
 		if (setting->standard != NULL)
-			fprintf(file, " (%s)", setting->standard);
+			fprintf(file, " (default: %s)", setting->standard);
 		if (setting->reloads)
 			fputs("; SIGHUP changes it", file);
 		fputc('\n', file);

@@ -29,6 +29,7 @@ RETURNS SETOF tasker.log
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_nestloop = on
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
@@ -66,6 +67,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_nestloop = on
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
@@ -101,6 +103,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_nestloop = on
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
@@ -153,6 +156,8 @@ RETURNS TABLE (
     calculated_at timestamptz)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = off
+SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -286,6 +291,8 @@ CREATE FUNCTION tasker.slowest_tasks(
 RETURNS SETOF tasker.slow_task
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = off
+SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -341,6 +348,8 @@ CREATE FUNCTION tasker.slowest_steps(
 RETURNS SETOF tasker.slow_step
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = off
+SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE

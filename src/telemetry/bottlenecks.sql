@@ -66,6 +66,7 @@ RETURNS TABLE (task_id bigint, plan_id integer, step_no smallint, duration inter
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_nestloop = on
 SET enable_bitmapscan = off
 SET jit = off
 AS $$
@@ -137,6 +138,7 @@ CREATE FUNCTION tasker.bottlenecks(
 RETURNS SETOF tasker.bottleneck
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET enable_nestloop = off
 SET jit = off
 AS $$
 #variable_conflict use_column

@@ -112,15 +112,17 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH row AS (
-        SELECT t.plan_id,
-               l.step_no,
-               coalesce(l.from_state, -1::smallint) AS from_state,
-               l.to_state,
-               l.start_id IS NOT NULL AS is_start_too,
-               greatest(extract(epoch FROM l.at - l.start_at)::double precision, 0) AS seconds
+        SELECT t.plan_id, l.step_no, l.from_state, l.to_state, l.is_start_too, l.seconds,
+               CASE WHEN l.seconds IS NULL THEN -1 ELSE count - width_bucket(-l.seconds, bounds) END AS bucket
         FROM unnest(ids) AS r (ids)
         CROSS JOIN LATERAL (
-            SELECT l.at, l.task_id, l.start_id, l.start_at, l.step_no, l.from_state, l.to_state
+            SELECT l.task_id,
+                   l.step_no,
+                   coalesce(l.from_state, -1::smallint) AS from_state,
+                   l.to_state,
+                   l.start_id IS NOT NULL AS is_start_too,
+                   -- It needs no numeric, as extract() does.
+                   date_part('epoch', CASE WHEN l.start_at > l.at THEN interval '0' ELSE l.at - l.start_at END) AS seconds
             FROM tasker.log AS l
             WHERE l.id >= lower(r.ids)
               AND l.id < coalesce(upper(r.ids), 9223372036854775807)
@@ -130,9 +132,9 @@ BEGIN
             FROM tasker.task AS t
             WHERE t.task_id = l.task_id
             OFFSET 0) AS t
+        OFFSET 0
     ), counted AS (
-        SELECT r.plan_id, r.step_no, r.from_state, r.to_state, r.is_start_too,
-               CASE WHEN r.seconds IS NULL THEN -1 ELSE count - width_bucket(-r.seconds, bounds) END AS bucket,
+        SELECT r.plan_id, r.step_no, r.from_state, r.to_state, r.is_start_too, r.bucket,
                count(*) AS moves,
                coalesce(sum(r.seconds), 0) AS seconds
         FROM row AS r

@@ -128,6 +128,13 @@ is(lines(map { join '|', @$_ } rows($rules, '`\w+`')),
 	$node->safe_psql('postgres', 'SELECT rule, meaning FROM tasker._lint_rules()'),
 	'doc/definition.md has every rule of lint_task()');
 
+# The metrics.
+is(lines(map { join '|', @$_ } rows(page('telemetry.md'), '`tasker_\w+`')), $node->safe_psql('postgres', <<'SQL'), 'doc/telemetry.md has every metric');
+SELECT name, type, array_to_string(labels, ', '), help
+FROM tasker._metric_definitions()
+ORDER BY place
+SQL
+
 # What editors read is what the function says.
 is(slurp_file("$FindBin::RealBin/../../src/definition/definition.schema.json"),
 	$node->safe_psql('postgres', 'SELECT jsonb_pretty(tasker.definition_schema())') . "\n",

@@ -80,7 +80,7 @@
 #define INDEX_LOG_MS	1000	/* between looks at the log's new pages */
 #define INDEX_LOG_MOST	1000	/* ranges of pages at a time */
 
-#define COUNT_MS		250	/* between counts of what is new */
+#define COUNT_MS		1000	/* between counts of what is new */
 
 /* What was visible when the last round read; numbers are transaction ids and the base of log ids. */
 typedef struct Cursor

@@ -47,8 +47,8 @@ sub wait_for_rest
 }
 
 # How often each statement of the executor ran since the last reset.  The
-# notifier is the same role: its statements are about the log and the tables of
-# events, which those of the executor never are.
+# notifier is the same role: its statements are about the log, the tables of
+# events and those of the totals, which those of the executor never are.
 sub executed
 {
 	my ($execute) = @_;
@@ -58,7 +58,7 @@ SELECT regexp_replace(min(s.query), '\s+', ' ', 'g'), sum(s.calls)
 FROM pg_stat_statements AS s
 JOIN pg_database AS d ON d.oid = s.dbid AND d.datname = current_database()
 WHERE s.userid = 10
-  AND s.query !~ 'tasker\._?(log|move|tick|match|subscriber|published_event|make_parts|tidy_events)'
+  AND s.query !~ 'tasker\._?(log|move|tick|match|subscriber|published_event|make_parts|tidy_events|metric_|fold_metrics|duration_bounds)|int8range'
 GROUP BY s.queryid
 SQL
 

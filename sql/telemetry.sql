@@ -292,7 +292,8 @@ SELECT count(*) > 0 FROM tasker.slowest_steps();
 SELECT count(*) > 0 FROM tasker.bottlenecks();
 SELECT length(tasker.metrics()) > 0, length(tasker.metrics('json')) > 0, length(tasker.metrics('csv')) > 0;
 SELECT tasker._fold_metrics();
-SELECT tasker._rest_workers();
+SELECT jsonb_array_length(tasker._rest_workers() -> 'processes') > 0;
+SELECT tasker._rest_health_status() ? 'healthy', tasker._rest_performance() ? 'system_overview', tasker._rest_bottlenecks() ? 'scope';
 RESET ROLE;
 
 -- What is wrong.

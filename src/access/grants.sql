@@ -67,7 +67,7 @@ GRANT EXECUTE ON FUNCTION
     tasker._critical_times(bigint[]),
     tasker._recommendation(tasker.bottleneck),
     tasker._metric_definitions(),
-    tasker._worker_counts(),
+    tasker._processes(),
     tasker._queue_lengths(integer),
     tasker._metric_samples(),
     tasker._prometheus_text(text),

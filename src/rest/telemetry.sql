@@ -261,10 +261,12 @@ AS $$
                        'pid', w.pid,
                        'started_at', tasker._rest_time(w.started_at),
                        'idle', w.idle,
-                       'task_id', w.task_id,
-                       'step_id', w.task_id << 14 | nullif(w.step_no, 0),
+                       'task_id', t.task_id,
+                       'step_id', t.task_id << 14 | nullif(w.step_no, 0),
                        'since', tasker._rest_time(w.since)) ORDER BY w.kind, w.number), '[]')
-            FROM tasker._workers() AS w),
+            FROM tasker._processes() AS w
+            -- Of a task that the caller may not see, not even the id.
+            LEFT JOIN tasker.task AS t ON t.task_id = w.task_id),
         'queues', (
             SELECT coalesce(jsonb_agg(jsonb_build_object(
                        'queue', q.queue,

@@ -17,6 +17,25 @@ $$;
 COMMENT ON FUNCTION tasker._connections() IS
 'Connections of clients: those of this database that run something, those of the whole server, and how many it takes. With the owner''s rights, as others do not see what a session does. Private.';
 
+CREATE FUNCTION tasker._processes()
+RETURNS TABLE (
+    kind text,
+    number integer,
+    pid integer,
+    started_at timestamptz,
+    idle boolean,
+    task_id bigint,
+    step_no smallint,
+    since timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT w.kind, w.number, w.pid, w.started_at, w.idle, w.task_id, w.step_no, w.since
+    FROM tasker._workers() AS w;
+$$;
+COMMENT ON FUNCTION tasker._processes() IS
+'What tasker._workers() says of the engine''s processes, with the owner''s rights. Private.';
+
 CREATE FUNCTION tasker.system_health(
     OUT total_tasks bigint,
     OUT pending_tasks bigint,

@@ -45,6 +45,8 @@ AS $$
          'Age of the oldest of those.'),
         ('tasker_subscriber_dead_events', 'gauge', '{subscriber}',
          'Events at which its handler failed for good.'),
+        ('tasker_breaker_open', 'gauge', '{host}',
+         '1 while the circuit breaker of the host of HTTP steps is not closed, 0 while it is though requests have failed; none of hosts that answer.'),
         ('tasker_connections_active', 'gauge', '{}',
          'Connections of clients to this database that run something.'),
         ('tasker_connections', 'gauge', '{}',
@@ -54,21 +56,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION tasker._metric_definitions() IS
 'Every metric of tasker.metrics(): its type, its labels, what it says. Private.';
-
-CREATE FUNCTION tasker._worker_counts()
-RETURNS TABLE (kind text, running bigint, busy bigint)
-LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT k.kind,
-           count(w.kind),
-           count(w.kind) FILTER (WHERE NOT w.idle)
-    FROM unnest('{launcher,executor,notifier,deliverer}'::text[]) AS k (kind)
-    LEFT JOIN tasker._workers() AS w ON w.kind = k.kind
-    GROUP BY k.kind;
-$$;
-COMMENT ON FUNCTION tasker._worker_counts() IS
-'How many processes of the engine there are, and are at work, with the owner''s rights. Private.';
 
 -- From lane to lane by the index, and no further into any than so many rows: a
 -- million that wait cost no more than ten thousand.
@@ -173,8 +160,12 @@ AS $$
         SELECT *
         FROM tasker._queue_lengths()
     ), worker AS MATERIALIZED (
-        SELECT *
-        FROM tasker._worker_counts()
+        SELECT k.kind,
+               count(p.kind) AS running,
+               count(p.kind) FILTER (WHERE NOT p.idle) AS busy
+        FROM unnest('{launcher,executor,notifier,deliverer}'::text[]) AS k (kind)
+        LEFT JOIN tasker._processes() AS p ON p.kind = k.kind
+        GROUP BY k.kind
     ), subscriber AS MATERIALIZED (
         SELECT s.subscriber, s.lag_events, s.lag, s.dead
         FROM tasker.subscribers AS s
@@ -255,6 +246,9 @@ AS $$
     UNION ALL
     SELECT 'tasker_subscriber_dead_events', NULL, ARRAY[s.subscriber], NULL, s.dead
     FROM subscriber AS s
+    UNION ALL
+    SELECT 'tasker_breaker_open', NULL, ARRAY[b.host], NULL, (b.state <> 'closed')::integer
+    FROM tasker.breakers AS b
     UNION ALL
     SELECT v.name, NULL, '{}', NULL, v.value
     FROM tasker._connections() AS c

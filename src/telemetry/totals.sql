@@ -206,7 +206,7 @@ $$;
 COMMENT ON FUNCTION tasker._states_now() IS
 'How many tasks and steps of each plan are in each state: what came into it less what left it. Private.';
 
-CREATE FUNCTION tasker._fold_metrics(at_least bigint DEFAULT 2000, at_most bigint DEFAULT 20000)
+CREATE FUNCTION tasker._fold_metrics(at_least bigint DEFAULT 10000, at_most bigint DEFAULT 20000)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp

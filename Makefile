@@ -90,6 +90,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 	telemetry/bottlenecks.sql \
 	telemetry/metrics.sql \
 	rest/telemetry.sql \
+	access/enforce.sql \
 	access/grants.sql \
 	rest/grants.sql \
 	engine/install.sql))

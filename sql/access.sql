@@ -60,8 +60,7 @@ WHERE namespace = '*';
 RESET ROLE;
 
 -- Then what was granted, and to members.
-INSERT INTO tasker.access_mode (enforced) VALUES (true);
-SELECT FROM tasker._access_changed();
+SELECT tasker.enforce_access();
 SET ROLE regress_clerk;
 SELECT tasker._caller_may(p, n) AS may, p, n
 FROM (VALUES ('task:show', 'shop'), ('task:show', 'bank'), ('task:create', 'shop'),
@@ -91,8 +90,7 @@ SELECT tasker._caller_may('task:create', 'shop') AS granted;
 SET ROLE regress_clerk;
 SELECT tasker._caller_may('task:show', 'shop') AS still_a_member;
 RESET ROLE;
-DELETE FROM tasker.access_mode;
-SELECT FROM tasker._access_changed();
+SELECT tasker.enforce_access(false);
 
 -- Taken back, by name, by namespace, or all of it.
 SELECT tasker.revoke('regress_shop', '{workflow_step:index,workflow_step:show}', 'shop');
@@ -137,7 +135,9 @@ SELECT f AS not_granted
 FROM tasker._agent_functions() AS f
 WHERE NOT has_function_privilege('regress_agent', f, 'EXECUTE')
    OR has_function_privilege('regress_nobody', f, 'EXECUTE');
-REVOKE EXECUTE ON FUNCTION tasker._authenticate_token(text) FROM regress_shop;
+-- Its heartbeats need that.
+SELECT permission, namespace FROM tasker.grants WHERE role = 'regress_agent';
+DROP OWNED BY regress_shop;
 SET ROLE regress_agent;
 SELECT tasker._authenticate_token(:'token') AS right, tasker._authenticate_token('tsk_') AS wrong,
        tasker._authenticate_token(NULL) AS none;
@@ -187,6 +187,6 @@ SELECT tasker.drop_token('clerk');
 SELECT count(*) FROM tasker.token;
 REVOKE EXECUTE ON FUNCTION tasker.create_token(text, text, interval) FROM regress_clerk;
 
-SELECT FROM tasker.revoke('regress_bank');
-REVOKE EXECUTE ON FUNCTION tasker._authenticate_token(text) FROM regress_agent;
+SELECT count(tasker.revoke(r)) FROM unnest('{regress_bank,regress_shop,regress_agent}'::text[]) AS r;
+DROP OWNED BY regress_agent;
 DROP ROLE regress_shop, regress_clerk, regress_bank, regress_nobody, regress_agent;

@@ -17,9 +17,11 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type_d.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -32,7 +34,9 @@
 #include "tasker.h"
 
 PG_FUNCTION_INFO_V1(tasker_caller_may);
+PG_FUNCTION_INFO_V1(tasker_caller_namespaces);
 PG_FUNCTION_INFO_V1(tasker_require);
+PG_FUNCTION_INFO_V1(tasker_role_may);
 PG_FUNCTION_INFO_V1(tasker_is_administrator);
 PG_FUNCTION_INFO_V1(tasker_is_enforced);
 PG_FUNCTION_INFO_V1(tasker_access_changed);
@@ -74,6 +78,7 @@ static Oid	grant_table = InvalidOid;
 static Oid	mode_table = InvalidOid;
 static Oid	owner = InvalidOid;
 static bool enforced = false;
+static uint64 generation = 0;	/* of what is kept */
 static List *permissions = NIL; /* names; the place is the bit */
 static List *grants = NIL;
 static HTAB *roles = NULL;
@@ -195,6 +200,7 @@ refresh(void)
 		registered = true;
 	}
 	stale = true;
+	generation++;
 	if (cache_context == NULL)
 		cache_context = AllocSetContextCreate(CacheMemoryContext, "tasker access",
 											  ALLOCSET_SMALL_SIZES);
@@ -304,6 +310,25 @@ access_role_may(Oid role, const char *permission, const char *namespace)
 	return rights_include(rights_of(role), permission_bit(permission), namespace);
 }
 
+uint64
+access_generation(void)
+{
+	refresh();
+	return generation;
+}
+
+uint64
+access_permission_bit(const char *permission)
+{
+	return permission_bit(permission);
+}
+
+bool
+access_role_has_any(Oid role, uint64 permission_bits, const char *namespace)
+{
+	return rights_include(rights_of(role), permission_bits, namespace);
+}
+
 /*
  * tasker._is_enforced()
  */
@@ -338,6 +363,43 @@ tasker_caller_may(PG_FUNCTION_ARGS)
 }
 
 /*
+ * tasker._caller_namespaces(permission text)
+ */
+Datum
+tasker_caller_namespaces(PG_FUNCTION_ARGS)
+{
+	char	   *permission = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	ArrayBuildState *state = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	RoleRights *rights;
+
+	if (!access_is_enforced() ||
+		access_role_may(access_caller(), permission, EVERY_NAMESPACE))
+		PG_RETURN_NULL();
+	rights = rights_of(access_caller());
+	for (int i = 0; i < rights->count; i++)
+		if ((rights->rights[i].permissions & permission_bit(permission)) != 0)
+			state = accumArrayResult(state, CStringGetTextDatum(rights->rights[i].namespace),
+									 false, TEXTOID, CurrentMemoryContext);
+	PG_RETURN_DATUM(makeArrayResult(state, CurrentMemoryContext));
+}
+
+/*
+ * tasker._role_may(role text, permission text, namespace text)
+ */
+Datum
+tasker_role_may(PG_FUNCTION_ARGS)
+{
+	Oid			role;
+
+	if (!access_is_enforced())
+		PG_RETURN_BOOL(true);
+	role = get_role_oid(text_to_cstring(PG_GETARG_TEXT_PP(0)), true);
+	PG_RETURN_BOOL(OidIsValid(role) &&
+				   access_role_may(role, text_to_cstring(PG_GETARG_TEXT_PP(1)),
+								   text_to_cstring(PG_GETARG_TEXT_PP(2))));
+}
+
+/*
  * Where: as a part of the message.
  */
 static const char *
@@ -350,18 +412,21 @@ place_of(const char *namespace)
 	return psprintf("in namespace \"%s\"", namespace);
 }
 
-static void
-refuse(Oid role, const char *permission, const char *namespace)
+void
+access_refuse(const char *permission, const char *namespace)
 {
-	char	   *name = GetUserNameFromId(role, true);
+	const char *role = GetUserNameFromId(access_caller(), true);
 
+	if (role == NULL)
+		role = "?";
 	ereport(ERROR,
 			errcode(ERRCODE_TASKER_NOT_ALLOWED),
 			errmsg("permission %s is needed %s", permission, place_of(namespace)),
-			errdetail("Role \"%s\" was not granted it.", name == NULL ? "?" : name),
+			errdetail("Role \"%s\" was not granted it.", role),
 			errhint("Have an administrator SELECT tasker.grant(%s, '{%s}', %s);",
-					quote_literal_cstr(name == NULL ? "?" : name), permission,
+					quote_literal_cstr(role), permission,
 					quote_literal_cstr(namespace == NULL ? EVERY_NAMESPACE : namespace)));
+	pg_unreachable();
 }
 
 /*
@@ -380,7 +445,7 @@ tasker_require(PG_FUNCTION_ARGS)
 	permission = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	namespace = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
 	if (!access_role_may(access_caller(), permission, namespace))
-		refuse(access_caller(), permission, namespace);
+		access_refuse(permission, namespace);
 	PG_RETURN_VOID();
 }
 

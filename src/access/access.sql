@@ -32,7 +32,7 @@ FROM (
         ('worker:index', '{viewer,operator,admin}', 'See workers, processes and queues.'),
         ('worker:claim', '{admin}', 'Claim, complete and fail steps as a worker outside.'),
         ('health_status:index', '{viewer,operator,admin}', 'See how the engine is; in all namespaces only.'),
-        ('metrics:index', '{viewer,operator,admin}', 'See the metrics; in all namespaces only.'),
+        ('metrics:index', '{viewer,operator,admin}', 'See the metrics.'),
         ('analytics:index', '{viewer,operator,admin}', 'See performance and bottlenecks.')
     ) AS p (permission, sets, description);
 COMMENT ON VIEW tasker.permissions IS 'Every permission that tasker.grant() can give.';
@@ -94,6 +94,55 @@ AS 'MODULE_PATHNAME', 'tasker_require';
 COMMENT ON FUNCTION tasker._require(text, text) IS
 'Raises TK009 where tasker._caller_may() is false. Private.';
 
+CREATE FUNCTION tasker._caller_namespaces(permission text)
+RETURNS text[]
+LANGUAGE C STABLE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'tasker_caller_namespaces';
+COMMENT ON FUNCTION tasker._caller_namespaces(text) IS
+'The namespaces in which the caller was granted that; NULL: all. Private.';
+
+CREATE FUNCTION tasker._role_may(role text, permission text, namespace text)
+RETURNS boolean
+LANGUAGE C STABLE STRICT PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'tasker_role_may';
+COMMENT ON FUNCTION tasker._role_may(text, text, text) IS
+'As tasker._caller_may(), for a role by its name; false for one that is gone, where access is enforced. Private.';
+
+CREATE FUNCTION tasker._require_task(permission text, task_id bigint)
+RETURNS void
+LANGUAGE C STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'tasker_require_task';
+COMMENT ON FUNCTION tasker._require_task(text, bigint) IS
+'Raises TK009 where the caller may see the task and was not granted that in its namespace; TK007, in the same words, where he may not see it and where there is none. Nothing while access is not enforced. Private.';
+
+CREATE FUNCTION tasker._require_step(permission text, step_id bigint)
+RETURNS void
+LANGUAGE C STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'tasker_require_step';
+COMMENT ON FUNCTION tasker._require_step(text, bigint) IS
+'As tasker._require_task(), for the task of a step. Private.';
+
+CREATE FUNCTION tasker._sees(permissions text[], namespace text)
+RETURNS boolean
+LANGUAGE C STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'tasker_sees';
+COMMENT ON FUNCTION tasker._sees(text[], text) IS
+'Whether the caller was granted one of these permissions, which must be a constant, in a namespace; NULL: in all of them. Always true while access is not enforced. Private.';
+
+CREATE FUNCTION tasker._sees_plan(permissions text[], plan_id integer)
+RETURNS boolean
+LANGUAGE C STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'tasker_sees_plan';
+COMMENT ON FUNCTION tasker._sees_plan(text[], integer) IS
+'As tasker._sees(), for the namespace of a plan. Private.';
+
+CREATE FUNCTION tasker._sees_task(permissions text[], task_id bigint)
+RETURNS boolean
+LANGUAGE C STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'tasker_sees_task';
+COMMENT ON FUNCTION tasker._sees_task(text[], bigint) IS
+'As tasker._sees(), for the namespace of a task. Private.';
+
 CREATE FUNCTION tasker._access_changed()
 RETURNS void
 LANGUAGE C VOLATILE
@@ -101,7 +150,7 @@ AS 'MODULE_PATHNAME', 'tasker_access_changed';
 COMMENT ON FUNCTION tasker._access_changed() IS
 'Has every backend read the grants anew once this transaction has committed. Private.';
 
-CREATE VIEW tasker.grants AS
+CREATE VIEW tasker.grants WITH (security_barrier) AS
 SELECT g.role, g.permission, g.namespace, g.granted_at, g.granted_by
 FROM tasker.access_grant AS g
 LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = g.role
@@ -240,6 +289,8 @@ BEGIN
     ON CONFLICT DO NOTHING;
     GET DIAGNOSTICS granted = ROW_COUNT;
     PERFORM tasker._access_changed();
+    -- A subscriber may get its events now.
+    PERFORM tasker._note_deliveries();
     RETURN granted;
 END;
 $$;

@@ -112,6 +112,18 @@ access_caller(void)
 	return GetUserId();
 }
 
+void
+access_forget_caller(void)
+{
+	caller = InvalidOid;
+}
+
+void
+access_recall_caller(Oid role)
+{
+	caller = role;
+}
+
 /*
  * Calls the private function; meanwhile access_caller() knows who called it.
  */
@@ -120,11 +132,13 @@ call_for_caller(FunctionCallInfo call, Oid definer)
 {
 	Oid			outer_caller = caller;
 	Oid			outer_definer = caller_definer;
+	Oid			role = access_caller();
 	Datum		result;
 
 	PG_TRY();
 	{
-		caller = GetUserId();
+		/* Where one private function calls a public one, still the first caller. */
+		caller = role;
 		caller_definer = definer;
 		result = FunctionCallInvoke(call);
 	}

@@ -24,7 +24,7 @@ COMMENT ON COLUMN tasker.token.last_used_at IS 'When it was last shown, to the m
 
 SELECT pg_catalog.pg_extension_config_dump('tasker.token', '');
 
-CREATE VIEW tasker.tokens AS
+CREATE VIEW tasker.tokens WITH (security_barrier) AS
 SELECT t.name, t.role, t.created_at, t.created_by, t.expires_at, t.last_used_at
 FROM tasker.token AS t
 LEFT JOIN pg_catalog.pg_roles AS r ON r.rolname = t.role

@@ -1,10 +1,10 @@
 -- Templates as code: what is registered as text, and what registering a text
 -- would change.
 
-CREATE FUNCTION tasker.export_task(
+CREATE FUNCTION tasker._export_task(
     name text,
-    namespace text DEFAULT 'default',
-    version text DEFAULT NULL)
+    namespace text,
+    version text)
 RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -12,12 +12,13 @@ AS $$
 DECLARE
     text text;
 BEGIN
+    PERFORM tasker._require('template:show', coalesce(_export_task.namespace, 'default'));
     SELECT t.source
     INTO text
     FROM tasker.template AS t
-    WHERE t.namespace = coalesce(export_task.namespace, 'default')
-      AND t.name = export_task.name
-      AND (export_task.version IS NULL OR t.version = export_task.version)
+    WHERE t.namespace = coalesce(_export_task.namespace, 'default')
+      AND t.name = _export_task.name
+      AND (_export_task.version IS NULL OR t.version = _export_task.version)
     ORDER BY t.version_order DESC
     LIMIT 1;
     IF NOT FOUND THEN
@@ -26,6 +27,16 @@ BEGIN
     RETURN text;
 END;
 $$;
+COMMENT ON FUNCTION tasker._export_task(text, text, text) IS
+'What tasker.export_task() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.export_task(
+    name text,
+    namespace text DEFAULT 'default',
+    version text DEFAULT NULL)
+RETURNS text
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.export_task(text, text, text) IS
 'Returns a definition as it was registered, character for character, comments and all; with the environment it was registered for (tasker.template.environment), tasker.register_task() takes it without a change and gives the same id. Arguments: name and namespace of the task; version, NULL for the highest. Raises TK007 where there is no such template. Source: design, Definitions.';
 
@@ -129,7 +140,7 @@ COMMENT ON FUNCTION tasker._definition_differences(jsonb, jsonb) IS
 'Rows of tasker.diff_task() for two definitions without problems. Private.';
 
 -- Without JIT, for the same reason as validate_task().
-CREATE FUNCTION tasker.diff_task(definition text, environment text DEFAULT NULL)
+CREATE FUNCTION tasker._diff_task(definition text, environment text)
 RETURNS TABLE (change text, path text, before jsonb, after jsonb)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -139,6 +150,7 @@ DECLARE
     new_template tasker.template := tasker._read_template(definition, environment);
     old_template tasker.template := tasker._registered_template(new_template);
 BEGIN
+    PERFORM tasker._require('template:show', new_template.namespace);
     IF tasker._is_same_template(new_template, old_template) THEN
         RETURN;
     END IF;
@@ -169,5 +181,12 @@ BEGIN
     ORDER BY f.rank, f.path COLLATE "C", f.change;
 END;
 $$;
+COMMENT ON FUNCTION tasker._diff_task(text, text) IS
+'What tasker.diff_task() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.diff_task(definition text, environment text DEFAULT NULL)
+RETURNS TABLE (change text, path text, before jsonb, after jsonb)
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.diff_task(text, text) IS
 'Returns what registering a definition would change in what is registered under its namespace, name and version; no row where it would change nothing. Arguments: definition, a text in YAML or JSON; environment, as for tasker.register_task(). Columns: change: added, removed or changed, or text where the text differs in comments and layout alone; path: place of the value, with the steps by their names, as in step_templates.charge.timeout, empty for the whole, which is what is added where nothing is registered; before and after: the value, NULL where there is none. A list is compared as a whole; step_templates itself has a row where the steps stand in another order, with their names. The environment that a template is registered for has the path environment. Raises TK005 as tasker.register_task() does, 22004 (definition is NULL). Source: design, Definitions.';

@@ -66,9 +66,9 @@ $$;
 COMMENT ON FUNCTION tasker._scope_schema(text, text[], text[], jsonb) IS
 'JSON Schema of a mapping with the keys of a scope of tasker._definition_keys(), without those to leave out; wanted must be there; parts has more to say of some of them. Private.';
 
-CREATE FUNCTION tasker.definition_schema()
+CREATE FUNCTION tasker._definition_schema()
 RETURNS jsonb
-LANGUAGE sql STABLE
+LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     WITH piece AS (
@@ -102,5 +102,12 @@ AS $$
                   'environments', jsonb_build_object('additionalProperties', e.block)))
     FROM environment AS e;
 $$;
+COMMENT ON FUNCTION tasker._definition_schema() IS
+'What tasker.definition_schema() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.definition_schema()
+RETURNS jsonb
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.definition_schema() IS
 'Returns the JSON Schema (draft 2020-12) of a definition file, with a title, a description, an example and the default of every key: what editors complete and check. The same stands in the file tasker/definition.schema.json below what pg_config --sharedir names. It flags unknown keys, but those that begin with x-; what needs the whole or the database is left to tasker.validate_task(). Raises nothing. Source: design, Definitions.';

@@ -286,7 +286,7 @@ COMMENT ON FUNCTION tasker._lint_environment(jsonb, text) IS
 'What an environment says without effect. Private.';
 
 -- Without JIT, for the same reason as validate_task().
-CREATE FUNCTION tasker.lint_task(definition text, environment text DEFAULT NULL)
+CREATE FUNCTION tasker._lint_task(definition text, environment text)
 RETURNS TABLE (rule text, path text, line integer, message text, hint text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -301,6 +301,7 @@ DECLARE
     messages text[];
     hints text[];
 BEGIN
+    PERFORM tasker._require('template:show', template.namespace);
     PERFORM tasker._raise_problems(
         definition, parsed, coalesce(template.environment, current_setting('tasker.environment', true)), false);
 
@@ -353,5 +354,12 @@ BEGIN
     ORDER BY l.line, l."column", rules[l.n], messages[l.n];
 END;
 $$;
+COMMENT ON FUNCTION tasker._lint_task(text, text) IS
+'What tasker.lint_task() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.lint_task(definition text, environment text DEFAULT NULL)
+RETURNS TABLE (rule text, path text, line integer, message text, hint text)
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.lint_task(text, text) IS
 'Returns what is legal in a definition but unwise, in the order of its lines; no row where nothing is. Arguments: definition, a text in YAML or JSON; environment: what this one makes of the definition is looked at; NULL: the definition itself and what each of its environments makes of it. Columns: rule, its name as in doc/definition.md; path and line, as those of tasker.validate_task(); message; hint, what to do. Stores nothing. Raises TK005 as tasker.register_task() does where the definition is wrong, 22004 (definition is NULL). Source: design, Definitions.';

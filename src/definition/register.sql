@@ -280,6 +280,7 @@ DECLARE
     new_template tasker.template := tasker._read_template(definition, environment);
     old_template tasker.template := tasker._registered_template(new_template);
 BEGIN
+    PERFORM tasker._require('template:create', new_template.namespace);
     -- The same once more is no change, whatever became of its handlers.
     IF tasker._is_same_template(new_template, old_template) THEN
         RETURN old_template.template_id;

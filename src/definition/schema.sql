@@ -14,7 +14,7 @@ COMMENT ON COLUMN tasker.stored_schema.registered_at IS 'When it was registered,
 
 SELECT pg_catalog.pg_extension_config_dump('tasker.stored_schema', '');
 
-CREATE VIEW tasker.schemas AS
+CREATE VIEW tasker.schemas WITH (security_invoker) AS
 SELECT s.uri, s.schema, s.registered_by, s.registered_at
 FROM tasker.stored_schema AS s;
 COMMENT ON VIEW tasker.schemas IS 'JSON Schemas that others can refer to, by register_schema(). Source: design, contract.';
@@ -128,6 +128,7 @@ DECLARE
     new_schema constant jsonb := schema;
     old_schema tasker.stored_schema;
 BEGIN
+    PERFORM tasker._require('schema:create', '*');
     LOOP
         SELECT s.*
         INTO old_schema
@@ -191,6 +192,7 @@ AS $$
 DECLARE
     old_schema tasker.stored_schema;
 BEGIN
+    PERFORM tasker._require('schema:create', '*');
     SELECT s.*
     INTO old_schema
     FROM tasker.stored_schema AS s

@@ -164,7 +164,8 @@ BEGIN
                       ORDER BY h.namespace, h.version)
     INTO others
     FROM tasker.handler AS h
-    WHERE h.name = handler_class;
+    WHERE h.name = handler_class
+      AND (h.namespace = 'default' OR tasker._sees('{handler:show,handler:index}', h.namespace));
     IF others IS NOT NULL THEN
         RETURN format('Registered is %s, and this is namespace "%s", version "%s".', others, namespace, version);
     END IF;
@@ -503,7 +504,7 @@ COMMENT ON FUNCTION tasker._located_problems(text, jsonb, text) IS
 
 -- Without JIT: the estimates are for a large definition, and compiling machine
 -- code would take many times as long as checking a small one.
-CREATE FUNCTION tasker.validate_task(definition text, environment text DEFAULT NULL)
+CREATE FUNCTION tasker._validate_task(definition text, environment text)
 RETURNS TABLE (path text, line integer, message text, hint text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -535,6 +536,7 @@ BEGIN
             RETURN NEXT;
             RETURN;
     END;
+    PERFORM tasker._require('template:show', coalesce(tasker._string(parsed -> 'namespace_name'), 'default'));
     RETURN QUERY
     SELECT p.path, p.line, p.message, p.hint
     FROM tasker._located_problems(
@@ -542,5 +544,12 @@ BEGIN
              coalesce(environment, current_setting('tasker.environment', true))) AS p;
 END;
 $$;
+COMMENT ON FUNCTION tasker._validate_task(text, text) IS
+'What tasker.validate_task() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.validate_task(definition text, environment text DEFAULT NULL)
+RETURNS TABLE (path text, line integer, message text, hint text)
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.validate_task(text, text) IS
 'Returns everything that is wrong with a definition in YAML or JSON, in the order of its lines; no row where register_task() would take it. path counts from 0, as in step_templates[2].depends_on_steps[0], and is empty for the whole; line counts from 1. The definition itself and what each of its environments makes of it are checked; environment (the setting tasker.environment where it is NULL) is the one named first where several share a problem. Stores nothing. Raises 22004 (definition is NULL). Source: design, contract; reference 5.';

@@ -24,6 +24,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
@@ -36,6 +37,8 @@
 #include "engine/handler.h"
 #include "engine/processes.h"
 #include "shared_memory.h"
+
+PG_FUNCTION_INFO_V1(tasker_make_way);
 
 #define WAIT_FOR_WORKERS_MS	1000
 
@@ -159,6 +162,21 @@ make_way(Oid database)
 			break;
 	}
 	ConditionVariableCancelSleep();
+}
+
+/*
+ * tasker._make_way()
+ *
+ * For changes to tables that running workers would wait for, or deadlock with.
+ */
+Datum
+tasker_make_way(PG_FUNCTION_ARGS)
+{
+	if (tasker_shared != NULL)
+		make_way(MyDatabaseId);
+	LockDatabaseObject(ExtensionRelationId, get_extension_oid("tasker", false), 0,
+					   AccessExclusiveLock);
+	PG_RETURN_VOID();
 }
 
 static bool

@@ -88,7 +88,7 @@ $$;
 COMMENT ON FUNCTION tasker._health_problems() IS
 'What is wrong with the engine of this database. Severity 2: nothing runs; 1: something does not. Private.';
 
-CREATE FUNCTION tasker.health_check()
+CREATE FUNCTION tasker._health_check()
 RETURNS jsonb
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -155,7 +155,17 @@ AS $$
         'missing_secrets', coalesce((
             SELECT jsonb_agg(m.name ORDER BY m.name COLLATE "C")
             FROM (SELECT DISTINCT s.name FROM tasker._missing_secrets() AS s) AS m), '[]'))
+        -- Ids and names are those of all namespaces.
+        - CASE WHEN tasker._caller_may('health_status:index', '*') THEN '{}'::text[]
+               ELSE '{registry_size,executors,notifier,deliverer,launcher,problems,missing_secrets}' END
     FROM judgement AS j;
 $$;
+COMMENT ON FUNCTION tasker._health_check() IS
+'What tasker.health_check() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.health_check()
+RETURNS jsonb
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.health_check() IS
-'Returns how the engine of this database is, as jsonb: healthy; status: healthy, degraded, or stopped where no step is run; registry_size: number of registered handlers; thread_safe: always true; engine: state and, where it is stopped, why; executors: pid, whether idle, task_id and step_id at work, since when; notifier; deliverer, null where no subscriber has a handler: pid, whether idle, the task_id whose event its handler has, since when, failing: events that wait for a handler that failed, dead: events given up; launcher; problems: what is wrong, in sentences that say what to do; missing_secrets: names of the secrets that steps of registered definitions need and that are not set. Raises nothing. Source: design, contract; reference 2.6.';
+'Returns how the engine of this database is, as jsonb: healthy; status: healthy, degraded, or stopped where no step is run; registry_size: number of registered handlers; thread_safe: always true; engine: state and, where it is stopped, why; executors: pid, whether idle, task_id and step_id at work, since when; notifier; deliverer, null where no subscriber has a handler: pid, whether idle, the task_id whose event its handler has, since when, failing: events that wait for a handler that failed, dead: events given up; launcher; problems: what is wrong, in sentences that say what to do; missing_secrets: names of the secrets that steps of registered definitions need and that are not set. Where access is enforced only healthy, status and engine are for those who lack health_status:index in all namespaces. Raises nothing. Source: design, contract; reference 2.6.';

@@ -8,6 +8,7 @@
 #include "fmgr.h"
 #include "utils/memutils.h"
 
+#include "access/access.h"
 #include "engine/handler.h"
 #include "engine/run.h"
 #include "state/state.h"
@@ -47,6 +48,7 @@ tasker_run_in_place(PG_FUNCTION_ARGS)
 	int64		task_id = PG_GETARG_INT64(0);
 	Run			run = {.in_place = true};
 	TaskRun    *task;
+	Oid			caller = access_caller();
 
 	if (handler_running_task() != 0)
 		ereport(ERROR,
@@ -65,9 +67,12 @@ tasker_run_in_place(PG_FUNCTION_ARGS)
 	for (int no = 1; no <= task->plan->step_count; no++)
 		task->steps[no - 1].mine = graph_is_ready(task, no);
 	run_push_mine(&run);
+	/* After an error whoever set the caller sets the one before. */
+	access_forget_caller();
 	do
 		run_ready(&run);
 	while (run_waiting_now(&run) > 0);
+	access_recall_caller(caller);
 	write_batch(run.batch);
 	SPI_finish();
 	PG_RETURN_VOID();

@@ -50,6 +50,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "access/access.h"
 #include "engine/activation.h"
 #include "engine/processes.h"
 #include "engine/worker.h"
@@ -381,7 +382,8 @@ ring_events(int64 behind, int64 to)
 						   "     - coalesce((SELECT t.events FROM tasker.tick AS t WHERE t.tick_id <= $1 "
 						   "                 ORDER BY t.tick_id DESC LIMIT 1), 0)",
 						   lengthof(types), types), arguments);
-	if (DatumGetInt64(result(0, 1, &isnull)) > tasker_notify_limit)
+	/* Whoever is connected may LISTEN: then to no more than that something happened. */
+	if (access_is_enforced() || DatumGetInt64(result(0, 1, &isnull)) > tasker_notify_limit)
 	{
 		ring_many(arguments);
 		return;
@@ -436,6 +438,11 @@ ring_namespace(const char *namespace, ArrayType *handlers)
 	int			count;
 	int			listed = 0;
 
+	if (access_is_enforced())
+	{
+		Async_Notify(STEPS_CHANNEL, "{}");
+		return;
+	}
 	initStringInfo(&payload);
 	initStringInfo(&name);
 	deconstruct_array(handlers, TEXTOID, -1, false, TYPALIGN_INT, &names, NULL, &count);

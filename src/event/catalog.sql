@@ -103,6 +103,51 @@ $$;
 COMMENT ON FUNCTION tasker._reserved_event_namespaces() IS
 'First parts of names that no custom event may have. Source: reference 7.4. Private.';
 
+CREATE FUNCTION tasker.__seen_custom_events()
+RETURNS SETOF tasker.custom_event
+LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 20
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF tasker._caller_may('event:index', '*') THEN
+        RETURN QUERY
+        SELECT c.*
+        FROM tasker.custom_event AS c;
+        RETURN;
+    END IF;
+    -- Those that a template says which he sees, and of who says so only that.
+    RETURN QUERY
+    WITH seen AS MATERIALIZED (
+        SELECT format('%s.%s@%s', t.namespace, t.name, t.version) AS title
+        FROM tasker.template AS t
+        WHERE tasker._sees('{event:index,template:show,template:index}', t.namespace)
+    ), said AS (
+        SELECT c.name, array_agg(f.publisher ORDER BY f.n) AS publishers
+        FROM tasker.custom_event AS c
+        CROSS JOIN LATERAL unnest(c.fired_by) WITH ORDINALITY AS f (publisher, n)
+        WHERE EXISTS (
+            SELECT
+            FROM seen AS s
+            WHERE f.publisher = s.title
+               OR starts_with(f.publisher, s.title || '/'))
+        GROUP BY c.name
+    )
+    SELECT c.name, c.description, c.payload_schema, s.publishers, c.registered_by, c.registered_at
+    FROM said AS s
+    JOIN tasker.custom_event AS c ON c.name = s.name;
+END;
+$$;
+COMMENT ON FUNCTION tasker.__seen_custom_events() IS
+'What tasker._seen_custom_events() does, for its caller. Private.';
+
+CREATE FUNCTION tasker._seen_custom_events()
+RETURNS SETOF tasker.custom_event
+LANGUAGE C STABLE ROWS 20
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
+COMMENT ON FUNCTION tasker._seen_custom_events() IS
+'The custom events that the caller may know of: all, or where access is enforced and he may not see the events of all namespaces, those of templates in his, with nobody else in fired_by. Private.';
+
 CREATE FUNCTION tasker._unknown_event(name text)
 RETURNS void
 LANGUAGE plpgsql STABLE
@@ -113,7 +158,7 @@ DECLARE
     known constant text[] := ARRAY(
         SELECT e.name FROM tasker._system_events() AS e
         UNION ALL
-        SELECT c.name FROM tasker.custom_event AS c
+        SELECT c.name FROM tasker._seen_custom_events() AS c
         ORDER BY 1);
 BEGIN
     RAISE EXCEPTION USING
@@ -164,10 +209,10 @@ BEGIN
       AND NOT CASE
           WHEN right(w.name, 2) = '.*' THEN
               EXISTS (SELECT FROM tasker._system_events() AS e WHERE starts_with(e.name, left(w.name, -1)))
-              OR EXISTS (SELECT FROM tasker.custom_event AS c WHERE starts_with(c.name, left(w.name, -1)))
+              OR EXISTS (SELECT FROM tasker._seen_custom_events() AS c WHERE starts_with(c.name, left(w.name, -1)))
           ELSE
               tasker._system_event(w.name) IS NOT NULL
-              OR EXISTS (SELECT FROM tasker.custom_event AS c WHERE c.name = w.name)
+              OR EXISTS (SELECT FROM tasker._seen_custom_events() AS c WHERE c.name = w.name)
           END
     ORDER BY w.n
     LIMIT 1;
@@ -185,7 +230,7 @@ BEGIN
                OR right(w.name, 2) = '.*'
                   AND (EXISTS (SELECT FROM tasker._system_events() AS e
                                WHERE starts_with(e.name, left(w.name, -1)) AND e.alias_of IS NULL)
-                       OR EXISTS (SELECT FROM tasker.custom_event AS c WHERE starts_with(c.name, left(w.name, -1))))
+                       OR EXISTS (SELECT FROM tasker._seen_custom_events() AS c WHERE starts_with(c.name, left(w.name, -1))))
             UNION
             SELECT coalesce(tasker._system_event(w.name), w.name)
             FROM unnest(events) AS w (name)
@@ -270,30 +315,39 @@ AS $$
     UNION ALL
     SELECT 1000, c.name, 'custom', c.description, c.payload_schema, tasker._custom_example(c.name, c.payload_schema),
            c.fired_by, NULL
-    FROM tasker.custom_event AS c;
+    FROM tasker._seen_custom_events() AS c;
 $$;
 COMMENT ON FUNCTION tasker._catalog() IS
 'All events, those of the engine and custom ones, with the place by which they are sorted, and then by name. Private.';
 
-CREATE FUNCTION tasker.event_catalog(category text DEFAULT NULL)
+CREATE FUNCTION tasker._event_catalog(category text)
 RETURNS TABLE (name text, category text, description text, payload_schema jsonb, example_payload jsonb, fired_by text[])
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 60
 SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT tasker._require('event:index', NULL);
     SELECT c.name, c.category, c.description, c.payload_schema, c.example_payload, c.fired_by
     FROM tasker._catalog() AS c
-    WHERE c.category = event_catalog.category
-       OR event_catalog.category IS NULL
+    WHERE c.category = _event_catalog.category
+       OR _event_catalog.category IS NULL
     ORDER BY c.place, c.name COLLATE "C";
 $$;
+COMMENT ON FUNCTION tasker._event_catalog(text) IS
+'What tasker.event_catalog() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.event_catalog(category text DEFAULT NULL)
+RETURNS TABLE (name text, category text, description text, payload_schema jsonb, example_payload jsonb, fired_by text[])
+LANGUAGE C STABLE ROWS 60
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.event_catalog(text) IS
 'Returns every event that there is, those of the engine, their other names, and custom ones: name; category; description, for people; payload_schema, the JSON Schema (2020-12) of what it carries (of a custom one, of what is published; NULL: anything); example_payload; fired_by, the functions that bring it about, where executor is the process that runs steps (of a custom one, the templates and steps that name it). category: task, step, workflow, observability, registry or custom; NULL for all. Raises nothing. Source: design, contract, "Events"; reference 7.3.';
 
-CREATE FUNCTION tasker.event_info(name text)
+CREATE FUNCTION tasker._event_info(name text)
 RETURNS jsonb
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT tasker._require('event:index', NULL);
     SELECT jsonb_build_object(
                'name', c.name,
                'category', c.category,
@@ -304,38 +358,61 @@ AS $$
                'alias_of', c.alias_of)
            || coalesce((
                   SELECT jsonb_build_object('registered_by', e.registered_by, 'registered_at', e.registered_at)
-                  FROM tasker.custom_event AS e
+                  FROM tasker._seen_custom_events() AS e
                   WHERE e.name = c.name), '{}')
     FROM tasker._catalog() AS c
-    WHERE c.name = event_info.name;
+    WHERE c.name = _event_info.name;
 $$;
+COMMENT ON FUNCTION tasker._event_info(text) IS
+'What tasker.event_info() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.event_info(name text)
+RETURNS jsonb
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.event_info(text) IS
 'Returns what the catalogue says of one event, as jsonb: name, category, description, payload_schema, example_payload, fired_by, alias_of (the event that another name stands for, whose schema, example and fired_by it shows; else null), and of a custom one registered_by and registered_at. NULL where there is no such event. name: the whole name. Raises nothing. Source: design, contract, "Events"; overview, event discovery.';
 
-CREATE FUNCTION tasker.search_events(query text)
+CREATE FUNCTION tasker._search_events(query text)
 RETURNS TABLE (name text, category text, description text, payload_schema jsonb, example_payload jsonb, fired_by text[])
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 20
 SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT tasker._require('event:index', NULL);
     SELECT c.name, c.category, c.description, c.payload_schema, c.example_payload, c.fired_by
     FROM tasker._catalog() AS c
     WHERE strpos(lower(c.name), lower(query)) > 0
        OR strpos(lower(c.description), lower(query)) > 0
     ORDER BY c.place, c.name COLLATE "C";
 $$;
+COMMENT ON FUNCTION tasker._search_events(text) IS
+'What tasker.search_events() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.search_events(query text)
+RETURNS TABLE (name text, category text, description text, payload_schema jsonb, example_payload jsonb, fired_by text[])
+LANGUAGE C STABLE ROWS 20
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.search_events(text) IS
 'Returns the events that have a text in their name or description, in capitals or not; columns as of tasker.event_catalog(). query: the text. Raises nothing. Source: reference 7.3.';
 
-CREATE FUNCTION tasker.events_by_namespace(namespace text)
+CREATE FUNCTION tasker._events_by_namespace(namespace text)
 RETURNS TABLE (name text, category text, description text, payload_schema jsonb, example_payload jsonb, fired_by text[])
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 20
 SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT tasker._require('event:index', NULL);
     SELECT c.name, c.category, c.description, c.payload_schema, c.example_payload, c.fired_by
     FROM tasker._catalog() AS c
     WHERE split_part(c.name, '.', 1) = namespace
        OR c.category = namespace
     ORDER BY c.place, c.name COLLATE "C";
 $$;
+COMMENT ON FUNCTION tasker._events_by_namespace(text) IS
+'What tasker.events_by_namespace() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.events_by_namespace(namespace text)
+RETURNS TABLE (name text, category text, description text, payload_schema jsonb, example_payload jsonb, fired_by text[])
+LANGUAGE C STABLE ROWS 20
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.events_by_namespace(text) IS
 'Returns the events whose name begins with a namespace and a dot, or whose category it is; columns as of tasker.event_catalog(). namespace: task, order and the like. Raises nothing. Source: reference 7.3.';

@@ -75,9 +75,9 @@ $$;
 COMMENT ON FUNCTION tasker._note_event(text, text, boolean, text) IS
 'Notes what was done to a custom event, as _note_registry() does. Private.';
 
-CREATE FUNCTION tasker._register_event(name text, description text, payload_schema jsonb, caller text)
+CREATE FUNCTION tasker._store_event(name text, description text, payload_schema jsonb, caller text)
 RETURNS void
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -129,6 +129,19 @@ BEGIN
     PERFORM tasker._note_event('registered', new_event.name, old_event.name IS NOT NULL);
 END;
 $$;
+COMMENT ON FUNCTION tasker._store_event(text, text, jsonb, text) IS
+'Registers a custom event for a role, whatever that may do otherwise. Raises 22004, TK005, TK009. Private.';
+
+CREATE FUNCTION tasker._register_event(name text, description text, payload_schema jsonb, caller text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM tasker._require('event:register', '*'),
+            tasker._store_event(name, description, payload_schema, caller);
+END;
+$$;
 REVOKE ALL ON FUNCTION tasker._register_event(text, text, jsonb, text) FROM PUBLIC;
 COMMENT ON FUNCTION tasker._register_event(text, text, jsonb, text) IS
 'What tasker.register_event() does, for the role of its caller. Private.';
@@ -148,6 +161,7 @@ AS $$
 DECLARE
     old_event tasker.custom_event;
 BEGIN
+    PERFORM tasker._require('event:register', '*');
     SELECT c.*
     INTO old_event
     FROM tasker.custom_event AS c
@@ -239,7 +253,7 @@ BEGIN
     LOOP
         BEGIN
             -- What it does not say of the event stays as it is.
-            PERFORM tasker._register_event(
+            PERFORM tasker._store_event(
                 event.name,
                 coalesce(event.description, (SELECT c.description FROM tasker.custom_event AS c WHERE c.name = event.name)),
                 coalesce(event.payload_schema, (SELECT c.payload_schema FROM tasker.custom_event AS c WHERE c.name = event.name)),
@@ -310,11 +324,11 @@ $$;
 COMMENT ON FUNCTION tasker._check_payload(text, jsonb, jsonb, jsonb) IS
 'Raises TK006 where a payload is no object, does not match the schema (NULL: none), with every problem in the detail, or contradicts what the engine adds to it. Private.';
 
-CREATE FUNCTION tasker.publish_event(
+CREATE FUNCTION tasker._publish_event(
     name text,
     payload jsonb,
-    task_id bigint DEFAULT NULL,
-    step_id bigint DEFAULT NULL)
+    task_id bigint,
+    step_id bigint)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -330,10 +344,19 @@ BEGIN
         its_step := tasker._running_step();
     END IF;
     its_task := coalesce(its_task, its_step >> 14);
+    IF tasker._is_enforced() THEN
+        IF its_task IS NULL THEN
+            PERFORM tasker._require('event:create', NULL);
+        ELSE
+            PERFORM tasker._require_task('event:create', its_task);
+        END IF;
+    END IF;
     SELECT c.*
     INTO event
     FROM tasker.custom_event AS c
-    WHERE c.name = $1;
+    WHERE c.name = $1
+      AND (NOT tasker._is_enforced()
+           OR EXISTS (SELECT FROM tasker._seen_custom_events() AS s WHERE s.name = c.name));
     IF NOT FOUND THEN
         IF tasker._system_event($1) IS NOT NULL THEN
             RAISE EXCEPTION USING
@@ -384,5 +407,16 @@ BEGIN
     RETURN tasker._announce(event.name, facts.namespace, $2, its_task, (its_step & 16383)::smallint);
 END;
 $$;
+COMMENT ON FUNCTION tasker._publish_event(text, jsonb, bigint, bigint) IS
+'What tasker.publish_event() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.publish_event(
+    name text,
+    payload jsonb,
+    task_id bigint DEFAULT NULL,
+    step_id bigint DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.publish_event(text, jsonb, bigint, bigint) IS
 'Publishes a custom event: subscribers hear of it once the transaction has committed, and not at all if it, or the handler that calls this, is rolled back. Returns the event''s id. name: a registered one. payload: an object, checked against the event''s payload_schema; when it is handed out the engine adds event_type, timestamp and, of an event that belongs to a task, what every event of that task carries. task_id, step_id: what it belongs to, a step''s task being known by the step; without both, inside a SQL handler, its own step. Raises TK006 (payload, with every problem in the detail), TK007 (no such event, task or step), TK009 (an event of the engine), 22023 (a step of another task). Source: design, contract, "Events"; reference 7.4.';

@@ -155,6 +155,7 @@ static Statement read_subscribers = {
 	"FROM tasker.subscriber AS s "
 	"JOIN tasker.subscriber_cursor AS c USING (subscriber_id) "
 	"WHERE s.handler IS NOT NULL "
+	"AND tasker._role_may(s.run_as, 'event:index', coalesce(s.namespace, '*')) "
 	"ORDER BY s.subscriber_id",
 };
 

@@ -179,6 +179,18 @@ AS 'MODULE_PATHNAME', 'tasker_wait_for_tick';
 COMMENT ON FUNCTION tasker._wait_for_tick(bigint, timestamptz) IS
 'Sleeps until there is a tick after that one, or until that time of the wall clock. Returns whether there is one. Private.';
 
+CREATE FUNCTION tasker._knows_subscriber(run_as text, role text)
+RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT NOT tasker._is_enforced()
+        OR tasker._is_administrator()
+        OR (to_regrole(quote_ident(run_as)) IS NOT NULL AND pg_has_role(role::name, run_as::name, 'MEMBER'));
+$$;
+COMMENT ON FUNCTION tasker._knows_subscriber(text, text) IS
+'Whether a role may know of what another has subscribed to. Private.';
+
 CREATE FUNCTION tasker._find_subscriber(subscriber text, caller text)
 RETURNS tasker.subscriber
 LANGUAGE plpgsql STABLE
@@ -190,13 +202,17 @@ BEGIN
     SELECT s.*
     INTO target
     FROM tasker.subscriber AS s
-    WHERE s.name = subscriber;
+    WHERE s.name = subscriber
+      AND tasker._knows_subscriber(s.run_as, caller);
     IF NOT FOUND THEN
         RAISE EXCEPTION USING
             ERRCODE = 'TK007',
             MESSAGE = format('there is no subscriber %s', coalesce('"' || left(subscriber, 200) || '"', 'NULL')),
             DETAIL = 'Nobody has subscribed under that name.',
-            HINT = coalesce(tasker._did_you_mean(subscriber, ARRAY(SELECT s.name FROM tasker.subscriber AS s)),
+            HINT = coalesce(tasker._did_you_mean(subscriber, ARRAY(
+                                SELECT s.name
+                                FROM tasker.subscriber AS s
+                                WHERE tasker._knows_subscriber(s.run_as, caller))),
                             'tasker.subscribe() makes one; the view tasker.subscribers shows them.');
     END IF;
     PERFORM tasker._check_owner(format('subscriber "%s"', target.name), target.run_as, caller);
@@ -393,6 +409,8 @@ DECLARE
     old_tick bigint;
     is_fresh boolean := false;
 BEGIN
+    -- What it was granted when it subscribed may have been taken back.
+    PERFORM tasker._require('event:index', coalesce(target.namespace, '*'));
     PERFORM tasker._check_fetched_here(target);
     IF max_events IS NULL OR max_events NOT BETWEEN 1 AND 10000 THEN
         RAISE EXCEPTION USING

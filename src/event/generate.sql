@@ -147,7 +147,7 @@ $$;
 COMMENT ON FUNCTION tasker._check_generated_name(text) IS
 'Raises 22004 or 22023 where no subscriber of that name can be generated. Private.';
 
-CREATE FUNCTION tasker.generate_subscriber(name text, events text[], language text)
+CREATE FUNCTION tasker._generate_subscriber(name text, events text[], language text)
 RETURNS text
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -162,6 +162,7 @@ DECLARE
     END;
     canonical text[];
 BEGIN
+    PERFORM tasker._require('event:index', NULL);
     PERFORM tasker._check_generated_name(name);
     IF template IS NULL THEN
         RAISE EXCEPTION USING
@@ -180,5 +181,12 @@ BEGIN
     RETURN tasker._write_subscriber(template, name, canonical, language);
 END;
 $$;
+COMMENT ON FUNCTION tasker._generate_subscriber(text, text[], text) IS
+'What tasker.generate_subscriber() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.generate_subscriber(name text, events text[], language text)
+RETURNS text
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.generate_subscriber(text, text[], text) IS
 'Returns the text of a complete program that subscribes under that name (lower-case letters, digits, underscores) to those events and prefixes such as task.* and has a function handle_... for each of them, to be filled in: language is plpgsql (a script), python (psycopg 3), node (pg), c (libpq) or shell (bash and psql). It catches up, waits for more, acknowledges what was handled (at least once), connects again when the connection is lost, and ends on SIGTERM. Changes nothing by itself. Raises 22004 without a name, 22023 for a name that nothing can be called by, no events, or another language, TK007 for an event that is not known. Source: design, contract, "Events".';

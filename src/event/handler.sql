@@ -53,7 +53,7 @@ $$;
 COMMENT ON FUNCTION tasker._check_subscriber_handler(regproc, text) IS
 'Signature of the function, qualified and quoted, as tasker.subscriber keeps it; or 42883, 42P13 or 42501 where it cannot be the handler of a subscriber that the caller''s role runs (NULL: whoever). Private.';
 
-CREATE FUNCTION tasker._dead_events()
+CREATE FUNCTION tasker.__dead_events(caller text)
 RETURNS TABLE (subscriber text, event_id bigint, occurred_at timestamptz, name text, task_id bigint, step_id bigint, payload jsonb, attempts integer, dead_at timestamptz, error jsonb)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -63,6 +63,7 @@ AS $$
         FROM tasker.subscriber_failure AS f
         JOIN tasker.subscriber AS s USING (subscriber_id)
         WHERE f.dead_at IS NOT NULL
+          AND tasker._knows_subscriber(s.run_as, caller)
     ), said AS MATERIALIZED (
         SELECT e.*
         FROM (SELECT array_agg(d.event_id ORDER BY d.n) AS event_ids,
@@ -77,8 +78,15 @@ AS $$
     LEFT JOIN said AS e ON e.place = d.n
     ORDER BY d.subscriber COLLATE "C", d.place;
 $$;
+COMMENT ON FUNCTION tasker.__dead_events(text) IS
+'What the view tasker.dead_events shows to a role. Private.';
+
+CREATE FUNCTION tasker._dead_events()
+RETURNS TABLE (subscriber text, event_id bigint, occurred_at timestamptz, name text, task_id bigint, step_id bigint, payload jsonb, attempts integer, dead_at timestamptz, error jsonb)
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker._dead_events() IS
-'What the view tasker.dead_events shows. Private.';
+'What the view tasker.dead_events shows to the caller. Private.';
 
 CREATE VIEW tasker.dead_events AS
 SELECT d.subscriber, d.event_id, d.occurred_at, d.name, d.task_id, d.step_id, d.payload, d.attempts, d.dead_at, d.error

@@ -137,6 +137,7 @@ DECLARE
     old_row tasker.subscriber;
     new_row tasker.subscriber;
 BEGIN
+    PERFORM tasker._require('event:index', coalesce(namespace, '*'));
     PERFORM tasker._check_subscription(subscriber, channel, handler, filter, namespace);
     new_row.name := subscriber;
     new_row := tasker._subscription_as(new_row, tasker._canonical_events(events), channel,
@@ -325,7 +326,8 @@ $$;
 COMMENT ON FUNCTION tasker._forget_matches(integer) IS
 'Has a subscriber''s events found anew, as it fetches them. Private.';
 
-CREATE VIEW tasker.subscribers AS
+-- As its owner: how far behind a subscriber is follows from ticks, which are of all namespaces.
+CREATE VIEW tasker.subscribers WITH (security_barrier) AS
 SELECT s.name AS subscriber,
        s.events,
        s.channel,
@@ -399,7 +401,14 @@ LEFT JOIN LATERAL (
     SELECT count(*) FILTER (WHERE n.dead_at IS NULL) AS waiting,
            count(*) FILTER (WHERE n.dead_at IS NOT NULL) AS dead
     FROM tasker.subscriber_failure AS n
-    WHERE n.subscriber_id = s.subscriber_id) AS f ON true;
+    WHERE n.subscriber_id = s.subscriber_id) AS f ON true
+WHERE NOT tasker._is_enforced()
+   OR tasker._is_administrator()
+   OR EXISTS (
+       SELECT
+       FROM pg_catalog.pg_roles AS r
+       WHERE r.rolname = s.run_as
+         AND pg_catalog.pg_has_role(r.oid, 'MEMBER'));
 COMMENT ON VIEW tasker.subscribers IS 'Who has subscribed to what, and how far each has come.';
 COMMENT ON COLUMN tasker.subscribers.subscriber IS 'Its name.';
 COMMENT ON COLUMN tasker.subscribers.events IS 'Names and prefixes of the events that it wants.';

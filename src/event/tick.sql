@@ -1,7 +1,7 @@
 -- Ticks: the order in which events are told.  The notifier makes them; who
 -- reads finds in each what one snapshot showed and the one before did not.
 
-CREATE VIEW tasker._tick_event AS
+CREATE VIEW tasker._tick_event WITH (security_invoker) AS
 SELECT t.tick_id,
        m.at,
        m.id AS event_id,

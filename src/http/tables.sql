@@ -52,7 +52,7 @@ COMMENT ON COLUMN tasker.breaker.open_until IS 'No request goes there before; NU
 COMMENT ON COLUMN tasker.breaker.probing_until IS 'Until then one request is under way to see whether the host is back.';
 SELECT pg_catalog.pg_extension_config_dump('tasker.breaker', '');
 
-CREATE VIEW tasker.breakers AS
+CREATE VIEW tasker.breakers WITH (security_invoker) AS
 SELECT b.host,
        CASE WHEN b.open_until IS NULL THEN 'closed'
             WHEN b.open_until > tasker.clock() THEN 'open'

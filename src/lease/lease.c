@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "access/access.h"
 #include "engine/handler.h"
 #include "engine/plan.h"
 #include "engine/run.h"
@@ -426,6 +427,7 @@ typedef struct Report
 {
 	int64		step_id;
 	int			place;			/* among those that the worker sent */
+	bool		allowed;		/* whether he may work in that namespace */
 	Jsonb	   *results;		/* complete */
 	char	   *error[5];		/* failed: message, sqlstate, detail, hint, context */
 } Report;
@@ -520,25 +522,33 @@ end_steps(Reports *reports, bool strict, ReturnSetInfo *result)
 	ArrayBuildState *ids = NULL;
 	ArrayBuildState *numbers = NULL;
 	TimestampTz now;
+	int			allowed = 0;
 
 	SPI_connect();
 	plan_cache_refresh();
 	qsort(reports->report, reports->count, sizeof(Report), compare_reports);
 	for (int i = 0; i < reports->count; i++)
 	{
-		tasks[i] = reports->report[i].step_id >> TASKER_STEP_BITS;
-		steps[i] = reports->report[i].step_id;
+		Report	   *report = &reports->report[i];
+
+		report->allowed = access_caller_may_in_task("worker:claim",
+													report->step_id >> TASKER_STEP_BITS);
+		if (!report->allowed)
+			continue;
+		tasks[allowed] = report->step_id >> TASKER_STEP_BITS;
+		steps[allowed++] = report->step_id;
 	}
-	lock = ids_argument(steps, reports->count);
+	lock = ids_argument(steps, allowed);
 	statement_run(&lock_leases, &lock, NULL);
-	load_locked(batch, tasks, reports->count);
+	load_locked(batch, tasks, allowed);
 	now = tasker_now();
 
 	for (int i = 0; i < reports->count; i++)
 	{
 		Report	   *report = &reports->report[i];
 		int			step_no = report->step_id & TASKER_MAX_STEPS;
-		TaskRun    *task = batch_find_task(batch, report->step_id >> TASKER_STEP_BITS);
+		TaskRun    *task = report->allowed ?
+			batch_find_task(batch, report->step_id >> TASKER_STEP_BITS) : NULL;
 		const char *why = why_not(reports, task, step_no, now);
 		Datum		values[2];
 		bool		nulls[2] = {0};

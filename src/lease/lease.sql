@@ -53,13 +53,13 @@ $$;
 COMMENT ON FUNCTION tasker._check_lease(text, interval) IS
 'Checks a worker''s name and lease; returns when the lease ends. Raises 22023. Private.';
 
-CREATE FUNCTION tasker.claim_steps(
+CREATE FUNCTION tasker._claim_steps(
     worker text,
-    handlers text[] DEFAULT NULL,
-    namespaces text[] DEFAULT NULL,
-    max_steps integer DEFAULT 1,
-    lease interval DEFAULT '30 s',
-    bound_to_session boolean DEFAULT false)
+    handlers text[],
+    namespaces text[],
+    max_steps integer,
+    lease interval,
+    bound_to_session boolean)
 RETURNS SETOF tasker.step_context
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -72,15 +72,33 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value',
                   DETAIL = format('It is %s.', coalesce(max_steps::text, 'NULL'));
     END IF;
+    IF tasker._is_enforced() THEN
+        PERFORM tasker._require('worker:claim', n.name)
+        FROM unnest(coalesce(namespaces, ARRAY[NULL])) AS n (name);
+        namespaces := coalesce(namespaces, tasker._caller_namespaces('worker:claim'));
+    END IF;
     RETURN QUERY
     SELECT c.*
     FROM tasker._claim_steps(worker, handlers, namespaces, max_steps, lease_until, coalesce(bound_to_session, false)) AS c;
 END;
 $$;
+COMMENT ON FUNCTION tasker._claim_steps(text, text[], text[], integer, interval, boolean) IS
+'What tasker.claim_steps() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.claim_steps(
+    worker text,
+    handlers text[] DEFAULT NULL,
+    namespaces text[] DEFAULT NULL,
+    max_steps integer DEFAULT 1,
+    lease interval DEFAULT '30 s',
+    bound_to_session boolean DEFAULT false)
+RETURNS SETOF tasker.step_context
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.claim_steps(text, text[], text[], integer, interval, boolean) IS
 'Claims steps of external handlers for a worker: they are its own from the commit on until the lease ends, and each claim is an attempt. Arguments: worker, its name; handlers, names to claim for (NULL: every external one, but never api); namespaces of the tasks (NULL: all); max_steps at the most, and never more than 1000; lease, how long the claim holds without a heartbeat, but no longer than the step''s timeout; bound_to_session, whether it also ends at once when this session does. Returns one tasker.step_context a step, those of higher priority and longer wait first. Raises 22023 for arguments that can''t be. Source: design, contract, "Outside workers".';
 
-CREATE FUNCTION tasker.heartbeat(worker text, step_ids bigint[], lease interval DEFAULT '30 s')
+CREATE FUNCTION tasker._heartbeat(worker text, step_ids bigint[], lease interval)
 RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -109,6 +127,7 @@ BEGIN
           AND s.state = 1
           AND s.claimed_by = worker
           AND s.lease_until > tasker.clock()
+          AND tasker._sees_task('{worker:claim}', q.task_id)
         ORDER BY q.task_id, q.step_no
         FOR UPDATE OF q, s
     ), longer AS (
@@ -130,14 +149,21 @@ BEGIN
     PERFORM tasker._note_due(new_end);
 END;
 $$;
+COMMENT ON FUNCTION tasker._heartbeat(text, bigint[], interval) IS
+'What tasker.heartbeat() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.heartbeat(worker text, step_ids bigint[], lease interval DEFAULT '30 s')
+RETURNS SETOF bigint
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.heartbeat(text, bigint[], interval) IS
 'Prolongs a worker''s leases. Arguments: worker, as it claimed; step_ids; lease, from now, and no longer than the step''s timeout. Returns the ids that it still holds: work on the others is lost and should be dropped. Raises 22023. Source: design, contract, "Outside workers".';
 
-CREATE FUNCTION tasker.complete_step(
+CREATE FUNCTION tasker._complete_step(
     step_id bigint,
     results jsonb,
-    worker text DEFAULT NULL,
-    attempt integer DEFAULT NULL)
+    worker text,
+    attempt integer)
 RETURNS text
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -145,13 +171,24 @@ AS $$
     SELECT e.state
     FROM tasker._end_steps(ARRAY[step_id], false, ARRAY[results], NULL, false, NULL, worker, attempt, true) AS e;
 $$;
+COMMENT ON FUNCTION tasker._complete_step(bigint, jsonb, text, integer) IS
+'What tasker.complete_step() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.complete_step(
+    step_id bigint,
+    results jsonb,
+    worker text DEFAULT NULL,
+    attempt integer DEFAULT NULL)
+RETURNS text
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.complete_step(bigint, jsonb, text, integer) IS
 'Completes a claimed step. Arguments: step_id; results, which the steps behind it get; worker and attempt, where given, must be the holder''s. Returns the new state. Raises TK003 where the lease was lost: drop the result. Source: design, contract, "Outside workers".';
 
-CREATE FUNCTION tasker.complete_steps(
+CREATE FUNCTION tasker._complete_steps(
     step_ids bigint[],
     results jsonb[],
-    worker text DEFAULT NULL)
+    worker text)
 RETURNS SETOF bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -159,6 +196,16 @@ AS $$
     SELECT e.step_id
     FROM tasker._end_steps(step_ids, false, results, NULL, false, NULL, worker, NULL, false) AS e;
 $$;
+COMMENT ON FUNCTION tasker._complete_steps(bigint[], jsonb[], text) IS
+'What tasker.complete_steps() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.complete_steps(
+    step_ids bigint[],
+    results jsonb[],
+    worker text DEFAULT NULL)
+RETURNS SETOF bigint
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.complete_steps(bigint[], jsonb[], text) IS
 'Completes many claimed steps at once. Arguments: step_ids; results, one each; worker, where given, must be the holder. Returns the ids that were accepted: the others had lost their lease. Raises 22023 where the arrays differ in length. Source: design, contract, "Outside workers".';
 
@@ -181,13 +228,13 @@ $$;
 COMMENT ON FUNCTION tasker._error_texts(jsonb) IS
 'Message, sqlstate, detail, hint and context of a worker''s error; keys of its own go into the detail. Private.';
 
-CREATE FUNCTION tasker.fail_step(
+CREATE FUNCTION tasker._fail_step(
     step_id bigint,
     error jsonb,
-    retryable boolean DEFAULT true,
-    retry_after interval DEFAULT NULL,
-    worker text DEFAULT NULL,
-    attempt integer DEFAULT NULL)
+    retryable boolean,
+    retry_after interval,
+    worker text,
+    attempt integer)
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -208,14 +255,27 @@ BEGIN
                                                    END) * 1000000)::bigint, worker, attempt, true) AS e);
 END;
 $$;
+COMMENT ON FUNCTION tasker._fail_step(bigint, jsonb, boolean, interval, text, integer) IS
+'What tasker.fail_step() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.fail_step(
+    step_id bigint,
+    error jsonb,
+    retryable boolean DEFAULT true,
+    retry_after interval DEFAULT NULL,
+    worker text DEFAULT NULL,
+    attempt integer DEFAULT NULL)
+RETURNS text
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.fail_step(bigint, jsonb, boolean, interval, text, integer) IS
 'Fails the attempt of a claimed step. Arguments: step_id; error, an object with message, sqlstate, detail, hint and context, or any value; retryable, whether another attempt may follow; retry_after, the delay before it, which replaces the back-off, without jitter; worker and attempt, where given, must be the holder''s. Returns the new state, waiting_for_retry or error. Raises TK003 where the lease was lost, 22023 for a negative delay. Source: design, contract, "Outside workers".';
 
-CREATE FUNCTION tasker.fail_steps(
+CREATE FUNCTION tasker._fail_steps(
     step_ids bigint[],
     errors jsonb[],
-    retryable boolean DEFAULT true,
-    worker text DEFAULT NULL)
+    retryable boolean,
+    worker text)
 RETURNS SETOF bigint
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -228,5 +288,16 @@ AS $$
          CROSS JOIN LATERAL unnest(tasker._error_texts(w.error)) WITH ORDINALITY AS t (text, place)),
         coalesce(retryable, true), NULL, worker, NULL, false) AS e;
 $$;
+COMMENT ON FUNCTION tasker._fail_steps(bigint[], jsonb[], boolean, text) IS
+'What tasker.fail_steps() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.fail_steps(
+    step_ids bigint[],
+    errors jsonb[],
+    retryable boolean DEFAULT true,
+    worker text DEFAULT NULL)
+RETURNS SETOF bigint
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.fail_steps(bigint[], jsonb[], boolean, text) IS
 'Fails the attempts of many claimed steps at once. Arguments: step_ids; errors, one each, as for tasker.fail_step(); retryable; worker, where given, must be the holder. Returns the ids that were accepted: the others had lost their lease. Raises 22023 where the arrays differ in length. Source: design, contract, "Outside workers".';

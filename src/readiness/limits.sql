@@ -19,10 +19,10 @@ COMMENT ON COLUMN tasker.max_in_progress.steps IS 'Steps at once; 0 starts none.
 SELECT pg_catalog.pg_extension_config_dump('tasker.limit_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('tasker.max_in_progress', '');
 
-CREATE FUNCTION tasker.set_max_in_progress(
+CREATE FUNCTION tasker._set_max_in_progress(
     steps integer,
-    namespace text DEFAULT NULL,
-    handler text DEFAULT NULL)
+    namespace text,
+    handler text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -31,6 +31,7 @@ AS $$
 DECLARE
     id integer;
 BEGIN
+    PERFORM tasker._require('limit:update', coalesce(_set_max_in_progress.namespace, '*'));
     IF namespace IS NULL AND handler IS NULL THEN
         RAISE EXCEPTION 'a limit is for a namespace, a handler or both'
             USING ERRCODE = 'invalid_parameter_value',
@@ -43,13 +44,13 @@ BEGIN
     END IF;
     IF steps IS NULL THEN
         DELETE FROM tasker.max_in_progress AS m
-        WHERE m.namespace IS NOT DISTINCT FROM set_max_in_progress.namespace
-          AND m.handler IS NOT DISTINCT FROM set_max_in_progress.handler
+        WHERE m.namespace IS NOT DISTINCT FROM _set_max_in_progress.namespace
+          AND m.handler IS NOT DISTINCT FROM _set_max_in_progress.handler
         RETURNING m.limit_id
         INTO id;
     ELSE
         INSERT INTO tasker.max_in_progress AS m (namespace, handler, steps)
-        VALUES (set_max_in_progress.namespace, set_max_in_progress.handler, set_max_in_progress.steps)
+        VALUES (_set_max_in_progress.namespace, _set_max_in_progress.handler, _set_max_in_progress.steps)
         ON CONFLICT (namespace, handler) DO UPDATE
         SET steps = EXCLUDED.steps
         RETURNING m.limit_id
@@ -65,5 +66,15 @@ BEGIN
     PERFORM tasker._note_external_ready();
 END;
 $$;
+COMMENT ON FUNCTION tasker._set_max_in_progress(integer, text, text) IS
+'What tasker.set_max_in_progress() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.set_max_in_progress(
+    steps integer,
+    namespace text DEFAULT NULL,
+    handler text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.set_max_in_progress(integer, text, text) IS
 'Limits how many steps may be in progress at once, exactly, over all executors and workers outside. Arguments: steps (NULL lifts the limit, 0 starts none); namespace of the tasks, handler as definitions name it: one of them or both. A step may stand under several limits. It counts from the commit on; what is in progress is not stopped. Returns nothing. Raises 22023 for a limit on nothing or below 0. Source: design, issue on semantics.';

@@ -383,6 +383,7 @@ AS $$
 DECLARE
     new_handler tasker.handler;
 BEGIN
+    PERFORM tasker._require('handler:create', coalesce(_register_handler.namespace, 'default'));
     new_handler.namespace := namespace;
     new_handler.name := name;
     new_handler.version := version;
@@ -446,6 +447,7 @@ AS $$
 DECLARE
     new_handler tasker.handler;
 BEGIN
+    PERFORM tasker._require('handler:create', coalesce(_register_external_handler.namespace, 'default'));
     new_handler.namespace := namespace;
     new_handler.name := name;
     new_handler.version := version;
@@ -486,6 +488,7 @@ DECLARE
     old_handler tasker.handler;
     others text;
 BEGIN
+    PERFORM tasker._require('handler:create', coalesce(_unregister_handler.namespace, 'default'));
     SELECT h.*
     INTO old_handler
     FROM tasker.handler AS h
@@ -498,7 +501,8 @@ BEGIN
                           ORDER BY h.namespace, h.version)
         INTO others
         FROM tasker.handler AS h
-        WHERE h.name = _unregister_handler.name;
+        WHERE h.name = _unregister_handler.name
+          AND tasker._sees('{handler:show,handler:index,handler:create}', h.namespace);
         RAISE EXCEPTION USING
             ERRCODE = 'TK007',
             MESSAGE = tasker._handler_title(coalesce(name, 'NULL'), coalesce(namespace, 'NULL'), version)
@@ -510,6 +514,7 @@ BEGIN
                     SELECT DISTINCT h.name
                     FROM tasker.handler AS h
                     WHERE h.name <> _unregister_handler.name
+                      AND tasker._sees('{handler:show,handler:index,handler:create}', h.namespace)
                     ORDER BY h.name)),
                 'The view tasker.handlers shows what is registered.');
     END IF;
@@ -538,7 +543,7 @@ AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.unregister_handler(text, text, text) IS
 'Removes the handler of that name and namespace. Steps that need it fail from then on, until a handler of that name is registered again. Returns nothing. version: that of the registration, NULL for the one that serves every version. Raises TK007 (not registered), TK009 (another role''s). Source: design, contract; reference 6.';
 
-CREATE VIEW tasker.handlers AS
+CREATE VIEW tasker.handlers WITH (security_invoker) AS
 SELECT h.namespace, h.name, h.version, h.kind, h.function, h.run_as, h.transaction, h.registered_at
 FROM tasker.handler AS h;
 COMMENT ON VIEW tasker.handlers IS 'Every registered handler.';

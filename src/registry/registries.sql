@@ -12,7 +12,7 @@ $$;
 COMMENT ON FUNCTION tasker._subscriber_entity_class(text) IS
 'What gets a subscriber''s events, as the registries show it: the signature of its function, or fetched. Private.';
 
-CREATE VIEW tasker.registry_items AS
+CREATE VIEW tasker.registry_items WITH (security_invoker) AS
 SELECT 'handler_factory'::text AS registry_name,
        'task_handler'::text AS entity_type,
        h.namespace,
@@ -62,7 +62,7 @@ COMMENT ON COLUMN tasker.registry_items.entity_class IS 'The function''s signatu
 COMMENT ON COLUMN tasker.registry_items.registered_by IS 'Role that registered it.';
 COMMENT ON COLUMN tasker.registry_items.registered_at IS 'When it was registered, or last replaced.';
 
-CREATE VIEW tasker.registries AS
+CREATE VIEW tasker.registries WITH (security_invoker) AS
 SELECT r.registry_name,
        r.entity_type,
        r.holds,
@@ -96,11 +96,12 @@ $$;
 COMMENT ON FUNCTION tasker.find_handler(text, text, text) IS
 'Returns the handler that serves a step whose handler_class is name, in a task of that namespace and version, as steps look it up: in the namespace before default, for the exact version before the one for all; no row where none does. version NULL: that of a task whose version has no handler of its own. Raises nothing. Source: overview, registry systems; reference 6.1.';
 
-CREATE FUNCTION tasker.find_by_event(event text)
+CREATE FUNCTION tasker._find_by_event(event text)
 RETURNS TABLE (registry_name text, entity_type text, namespace text, name text, version text, step text, description text)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT tasker._require('event:index', '*');
     WITH owner AS (
         SELECT p.namespace, p.name, p.version, NULL::text AS step, p.definition -> 'custom_events' AS events
         FROM tasker.plan AS p
@@ -115,11 +116,11 @@ AS $$
     SELECT DISTINCT 'template_registry', 'task_template', o.namespace, o.name, o.version, o.step, e.element ->> 'description'
     FROM owner AS o
     CROSS JOIN LATERAL tasker._elements(o.events) AS e
-    WHERE e.element ->> 'name' = find_by_event.event
+    WHERE e.element ->> 'name' = _find_by_event.event
     UNION ALL
     SELECT 'event_registry', 'custom_event', split_part(c.name, '.', 1), c.name, NULL, NULL, c.description
     FROM tasker.custom_event AS c
-    WHERE c.name = find_by_event.event
+    WHERE c.name = _find_by_event.event
     UNION ALL
     SELECT 'subscriber_registry', 'subscriber', coalesce(s.namespace, 'default'), s.name, NULL, NULL,
            tasker._subscriber_entity_class(s.handler)
@@ -128,11 +129,18 @@ AS $$
         SELECT
         FROM unnest(s.events) AS w (name)
         CROSS JOIN LATERAL (
-            SELECT coalesce(tasker._system_event(find_by_event.event), find_by_event.event) AS name) AS told
+            SELECT coalesce(tasker._system_event(_find_by_event.event), _find_by_event.event) AS name) AS told
         WHERE w.name IN (told.name, '*')
            OR right(w.name, 2) = '.*' AND starts_with(told.name, left(w.name, -1)))
     ORDER BY 1, 3, 4, 5, 6 NULLS FIRST, 7;
 $$;
+COMMENT ON FUNCTION tasker._find_by_event(text) IS
+'What tasker.find_by_event() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.find_by_event(event text)
+RETURNS TABLE (registry_name text, entity_type text, namespace text, name text, version text, step text, description text)
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.find_by_event(text) IS
 'Returns who has to do with an event: the templates and steps that are registered and name it in custom_events (step is NULL where the template itself does), the custom event itself, and the subscribers that hear of it. event: the whole name, such as order.paid; another name of an event stands for it. Raises nothing. Source: overview, registry systems; reference 6.4.';
 
@@ -340,12 +348,13 @@ $$;
 COMMENT ON FUNCTION tasker._registry_stats(text, bigint) IS
 'What tasker.registry_stats() returns of a registry that has so many problems. Private.';
 
-CREATE FUNCTION tasker.registry_stats(registry text DEFAULT 'handler_factory')
+CREATE FUNCTION tasker._registry_stats(registry text)
 RETURNS jsonb
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM tasker._require('handler:index', '*');
     PERFORM tasker._check_registry(registry);
     RETURN tasker._registry_stats(registry, (
         SELECT count(*)
@@ -353,14 +362,22 @@ BEGIN
         WHERE p.registry_name = registry));
 END;
 $$;
+COMMENT ON FUNCTION tasker._registry_stats(text) IS
+'What tasker.registry_stats() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.registry_stats(registry text DEFAULT 'handler_factory')
+RETURNS jsonb
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.registry_stats(text) IS
 'Returns what a registry holds, as jsonb: registry_name, total_handlers (total_templates, total_subscribers, total_events), namespaces and versions (sorted), total_namespaces, handlers_by_namespace (and so on), versions_by_namespace, thread_safe (always true: registering is transactional), last_registration (UTC; null where nothing is registered), registry_size, status (healthy or unhealthy). registry: handler_factory, template_registry, subscriber_registry or event_registry. Raises TK007 (no such registry). Source: overview, registry statistics; reference 6.1.';
 
-CREATE FUNCTION tasker.registry_health()
+CREATE FUNCTION tasker._registry_health()
 RETURNS jsonb
 LANGUAGE sql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT tasker._require('handler:index', '*');
     WITH problem AS MATERIALIZED (
         SELECT p.registry_name, p.problem, row_number() OVER () AS place
         FROM tasker._registry_problems() AS p
@@ -385,6 +402,13 @@ AS $$
         'checked_at', to_char(tasker.clock() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
     FROM registry AS r;
 $$;
+COMMENT ON FUNCTION tasker._registry_health() IS
+'What tasker.registry_health() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.registry_health()
+RETURNS jsonb
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.registry_health() IS
 'Returns how the registries are, as jsonb: overall_healthy, registry_count, healthy_registries and unhealthy_registries (numbers), registries (of each: healthy, status, registry_size, thread_safe, problems in sentences that say what to do), checked_at. A handler whose function or role is gone, whose function returns something else or may not be executed, makes handler_factory unhealthy; a step whose handler is not registered, or whose secret is not set, template_registry; a subscriber whose function or role is gone or whose function may not be executed, subscriber_registry; an event whose payload_schema refers to what is gone, event_registry. Raises nothing. Source: overview, health monitoring; reference 6.4.';
 
@@ -410,7 +434,7 @@ $$;
 COMMENT ON FUNCTION tasker._unused_handlers() IS
 'The handlers that no step of a registered template finds. Private.';
 
-CREATE FUNCTION tasker.registry_report()
+CREATE FUNCTION tasker._registry_report()
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -429,6 +453,7 @@ DECLARE
     items bigint := 0;
     scores numeric := 0;
 BEGIN
+    PERFORM tasker._require('handler:index', '*');
     began := clock_timestamp();
     health := tasker.registry_health();
     health_ms := extract(epoch FROM clock_timestamp() - began) * 1000;
@@ -496,5 +521,12 @@ BEGIN
         'registry_count', health -> 'registry_count');
 END;
 $$;
+COMMENT ON FUNCTION tasker._registry_report() IS
+'What tasker.registry_report() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.registry_report()
+RETURNS jsonb
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.registry_report() IS
 'Returns all about the registries, as jsonb: registries (of each: stats as of tasker.registry_stats(), health as of tasker.registry_health(), performance, with stats_response_time_ms and health_check_time_ms, usage_patterns and recommendations), total_registered_items, overall_health_percentage (of registries), average_efficiency_score, registry_count. usage_patterns: utilization (empty, low to 5 entries, medium to 20, high to 50, very_high), distribution (by namespace), growth_trend (growing, shrinking or stable, in the last 7 days), efficiency_score (share of entries that are used and have no problem). Raises nothing. Source: reference 6.4.';

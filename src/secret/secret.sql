@@ -22,9 +22,10 @@ COMMENT ON COLUMN tasker.secret.previous IS 'What it was before it was last chan
 COMMENT ON COLUMN tasker.secret.set_at IS 'When it was last set.';
 COMMENT ON COLUMN tasker.secret.set_by IS 'Role that last set it.';
 
-CREATE VIEW tasker.secrets AS
+CREATE VIEW tasker.secrets WITH (security_barrier) AS
 SELECT s.name, s.set_at, s.set_by
-FROM tasker.secret AS s;
+FROM tasker.secret AS s
+WHERE tasker._caller_may('template:show', '*');
 COMMENT ON VIEW tasker.secrets IS 'Which secrets are set; their values are nowhere to be read.';
 COMMENT ON COLUMN tasker.secrets.name IS 'What stands between the braces of ${NAME}.';
 COMMENT ON COLUMN tasker.secrets.set_at IS 'When it was last set.';

@@ -28,7 +28,7 @@ COMMENT ON COLUMN tasker.log.attempt IS 'Attempt of the step, from 1; NULL for a
 COMMENT ON COLUMN tasker.log.metadata IS 'What else belongs to it: an error in short, a reason, a worker.';
 SELECT pg_catalog.pg_extension_config_dump('tasker.log', '');
 
-CREATE VIEW tasker._move AS
+CREATE VIEW tasker._move WITH (security_invoker) AS
 SELECT CASE p.part WHEN 1 THEN l.start_id ELSE l.id END AS id,
        CASE p.part WHEN 1 THEN l.start_at ELSE l.at END AS at,
        l.task_id,
@@ -53,7 +53,7 @@ COMMENT ON COLUMN tasker._move.attempt IS 'Attempt of the step, from 1; NULL for
 COMMENT ON COLUMN tasker._move.metadata IS 'What else belongs to it.';
 COMMENT ON COLUMN tasker._move.row_id IS 'Id of the row of the log.';
 
-CREATE VIEW tasker.transitions AS
+CREATE VIEW tasker.transitions WITH (security_invoker) AS
 SELECT m.id AS transition_id,
        m.at AS occurred_at,
        m.task_id,
@@ -75,7 +75,7 @@ COMMENT ON COLUMN tasker.transitions.to_state IS 'State after.';
 COMMENT ON COLUMN tasker.transitions.attempt IS 'Attempt of the step, from 1; NULL for a task.';
 COMMENT ON COLUMN tasker.transitions.metadata IS 'What else belongs to it: an error in short, a reason, a worker.';
 
-CREATE VIEW tasker.task_transitions AS
+CREATE VIEW tasker.task_transitions WITH (security_invoker) AS
 SELECT transition_id, occurred_at, task_id, from_state, to_state, metadata
 FROM tasker.transitions
 WHERE step_id IS NULL;
@@ -87,7 +87,7 @@ COMMENT ON COLUMN tasker.task_transitions.from_state IS 'State before; NULL: it 
 COMMENT ON COLUMN tasker.task_transitions.to_state IS 'State after.';
 COMMENT ON COLUMN tasker.task_transitions.metadata IS 'What else belongs to it.';
 
-CREATE VIEW tasker.workflow_step_transitions AS
+CREATE VIEW tasker.workflow_step_transitions WITH (security_invoker) AS
 SELECT transition_id, occurred_at, task_id, step_id, from_state, to_state, attempt, metadata
 FROM tasker.transitions
 WHERE step_id IS NOT NULL;

@@ -14,6 +14,8 @@ SET enable_nestloop = off
 SET work_mem = '128MB'
 SET jit = off
 AS $$
+    -- Seen in part, much would seem to be missing.
+    SELECT tasker._require('health_status:index', '*');
     WITH rule AS MATERIALIZED (
         -- Bit from * 8 + to of a machine's moves; from is 7 for a task that is made.
         SELECT bit_or(1::bigint << CASE r.machine WHEN 'task' THEN coalesce(tasker._state_code('task', r.from_state), 7) * 8

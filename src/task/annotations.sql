@@ -76,10 +76,12 @@ SELECT pg_catalog.pg_extension_config_dump('tasker.annotation_type', '');
 SELECT pg_catalog.pg_extension_config_dump('tasker.task_annotation_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('tasker.task_annotation', '');
 
-CREATE VIEW tasker.task_annotations AS
+-- As its owner: the types of annotations are everybody's, and which there are is nobody's business.
+CREATE VIEW tasker.task_annotations WITH (security_barrier) AS
 SELECT a.task_annotation_id, a.task_id, t.name AS annotation_type, a.annotation, a.created_at
 FROM tasker.task_annotation AS a
-JOIN tasker.annotation_type AS t USING (annotation_type_id);
+JOIN tasker.annotation_type AS t USING (annotation_type_id)
+WHERE tasker._sees_task('{task:show,task:index,workflow_step:show,workflow_step:index}', a.task_id);
 COMMENT ON VIEW tasker.task_annotations IS 'What was noted about tasks by tasker.annotate_task().';
 COMMENT ON COLUMN tasker.task_annotations.task_annotation_id IS 'Id.';
 COMMENT ON COLUMN tasker.task_annotations.task_id IS 'Task.';
@@ -87,7 +89,7 @@ COMMENT ON COLUMN tasker.task_annotations.annotation_type IS 'Name of its type.'
 COMMENT ON COLUMN tasker.task_annotations.annotation IS 'What it says.';
 COMMENT ON COLUMN tasker.task_annotations.created_at IS 'When it was made.';
 
-CREATE VIEW tasker.dependent_system_object_maps AS
+CREATE VIEW tasker.dependent_system_object_maps WITH (security_invoker) AS
 SELECT m.dependent_system_object_map_id, one.name AS system_one, m.remote_id_one, two.name AS system_two, m.remote_id_two
 FROM tasker.dependent_system_object_map AS m
 JOIN tasker.dependent_system AS one ON one.dependent_system_id = m.dependent_system_one_id
@@ -140,7 +142,7 @@ $$;
 COMMENT ON FUNCTION tasker._check_note_name(text, text) IS
 'Raises 22004 or 22023 for what can''t be a name of a type or a system, or an id there. Private.';
 
-CREATE FUNCTION tasker.annotate_task(task_id bigint, type text, annotation jsonb)
+CREATE FUNCTION tasker._annotate_task(task_id bigint, type text, annotation jsonb)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -148,6 +150,7 @@ AS $$
 DECLARE
     id bigint;
 BEGIN
+    PERFORM tasker._require_task('task:update', task_id);
     PERFORM tasker._check_note_name(type, 'type of the annotation');
     IF annotation IS NULL THEN
         RAISE EXCEPTION 'annotation must not be NULL'
@@ -158,7 +161,7 @@ BEGIN
     -- The row's lock keeps the task until the annotation is there.
     PERFORM
     FROM tasker.task AS t
-    WHERE t.task_id = annotate_task.task_id
+    WHERE t.task_id = _annotate_task.task_id
     FOR KEY SHARE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'task % does not exist', coalesce(task_id::text, 'NULL')
@@ -171,7 +174,7 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM tasker.annotation_type AS t WHERE t.name = type)
     ON CONFLICT (name) DO NOTHING;
     INSERT INTO tasker.task_annotation (task_id, annotation_type_id, annotation)
-    SELECT annotate_task.task_id, t.annotation_type_id, annotate_task.annotation
+    SELECT _annotate_task.task_id, t.annotation_type_id, _annotate_task.annotation
     FROM tasker.annotation_type AS t
     WHERE t.name = type
     RETURNING task_annotation_id
@@ -179,12 +182,19 @@ BEGIN
     RETURN id;
 END;
 $$;
+COMMENT ON FUNCTION tasker._annotate_task(bigint, text, jsonb) IS
+'What tasker.annotate_task() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.annotate_task(task_id bigint, type text, annotation jsonb)
+RETURNS bigint
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.annotate_task(bigint, text, jsonb) IS
 'Notes something about a task, in any state of it; nothing of the task changes. Arguments: task_id; type, a name that tells such notes from others, made at its first use; annotation, any JSON. Returns the id of the note, which tasker.task_annotations shows. Raises TK007 for an unknown task, 22004 for NULL, 22023 for what can''t be a name. Source: reference 1.8.';
 
-CREATE FUNCTION tasker.tasks_by_annotation(type text, key text, value text)
+CREATE FUNCTION tasker._tasks_by_annotation(type text, key text, value text)
 RETURNS SETOF bigint
-LANGUAGE sql STABLE STRICT
+LANGUAGE sql STABLE STRICT SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     -- The index finds a text, and the number or boolean that looks like it.
@@ -198,12 +208,20 @@ AS $$
                                            THEN value::jsonb
                                            ELSE to_jsonb(value) END)])
       AND a.annotation ->> key = value
+      AND tasker._sees_task('{task:show,task:index,workflow_step:show,workflow_step:index}', a.task_id)
     ORDER BY a.task_id;
 $$;
+COMMENT ON FUNCTION tasker._tasks_by_annotation(text, text, text) IS
+'What tasker.tasks_by_annotation() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.tasks_by_annotation(type text, key text, value text)
+RETURNS SETOF bigint
+LANGUAGE C STABLE STRICT
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.tasks_by_annotation(text, text, text) IS
 'Tasks with an annotation of that type whose key has that value. Arguments: type; key of the annotation''s object; value, a text, or a number or boolean as it is written. Returns task ids, rising, each once. Raises nothing; NULL finds nothing. Source: reference 1.8, 9.2.';
 
-CREATE FUNCTION tasker.map_object(system_one text, remote_id_one text, system_two text, remote_id_two text)
+CREATE FUNCTION tasker._map_object(system_one text, remote_id_one text, system_two text, remote_id_two text)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -213,6 +231,7 @@ DECLARE
     two tasker.dependent_system;
     pair tasker.dependent_system_object_map;
 BEGIN
+    PERFORM tasker._require('task:update', '*');
     PERFORM tasker._check_note_name(system_one, 'system_one'),
             tasker._check_note_name(remote_id_one, 'remote_id_one'),
             tasker._check_note_name(system_two, 'system_two'),
@@ -242,6 +261,13 @@ BEGIN
     RETURN pair.dependent_system_object_map_id;
 END;
 $$;
+COMMENT ON FUNCTION tasker._map_object(text, text, text, text) IS
+'What tasker.map_object() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.map_object(system_one text, remote_id_one text, system_two text, remote_id_two text)
+RETURNS bigint
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.map_object(text, text, text, text) IS
 'Notes that an object of one system is an object of another. Arguments: system_one and system_two, names of systems, made at their first use; remote_id_one and remote_id_two, the object''s ids there. The same pair again, in either order, changes nothing. Returns the id of the pair. Raises 22004 for NULL, 22023 for what can''t be a name or id (1 to 128 printable characters) and for an object and itself. Source: reference 1.3, 1.4.';
 

@@ -83,7 +83,8 @@ BEGIN
       AND t.name = task_name;
     SELECT string_agg(t.namespace, ', ' ORDER BY t.namespace)
     INTO elsewhere
-    FROM (SELECT DISTINCT namespace FROM tasker.template WHERE name = task_name) AS t;
+    FROM (SELECT DISTINCT namespace FROM tasker.template WHERE name = task_name) AS t
+    WHERE tasker._sees('{template:show,template:index}', t.namespace);
     nearest := tasker._nearest(task_name, ARRAY(
         SELECT DISTINCT t.name FROM tasker.template AS t WHERE t.namespace = task_namespace));
 
@@ -213,6 +214,48 @@ $$;
 COMMENT ON FUNCTION tasker._create_once(tasker.plan, jsonb, text, text, text, text[], text[], text, integer, timestamptz, text, text) IS
 'Creates the task of an idempotency key, or returns the one that it has made. Private.';
 
+CREATE FUNCTION tasker._create_task(
+    name text,
+    context jsonb,
+    namespace text,
+    version text,
+    initiator text,
+    reason text,
+    source_system text,
+    tags text[],
+    bypass_steps text[],
+    idempotency_key text,
+    priority integer,
+    run_at timestamptz,
+    correlation_id text,
+    traceparent text,
+    routing_key text)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    plan tasker.plan;
+    key text;
+BEGIN
+    -- Not a statement while there is nothing to ask.
+    IF tasker._is_enforced() THEN
+        PERFORM tasker._require('task:create', coalesce(namespace, 'default'));
+    END IF;
+    plan := tasker._current_plan(name, coalesce(namespace, 'default'), version);
+    key := tasker._request_key(name, context, plan.namespace, plan.version, initiator, reason, source_system,
+                               bypass_steps, idempotency_key);
+    IF key IS NOT NULL THEN
+        RETURN tasker._create_once(plan, context, initiator, reason, source_system, tags, bypass_steps,
+                                   key, priority, run_at, correlation_id, traceparent);
+    END IF;
+    RETURN (tasker._create_tasks(plan, ARRAY[context], initiator, reason, source_system, tags, bypass_steps,
+                                 NULL, priority, run_at, correlation_id, traceparent))[1];
+END;
+$$;
+COMMENT ON FUNCTION tasker._create_task(text, jsonb, text, text, text, text, text, text[], text[], text, integer, timestamptz, text, text, text) IS
+'What tasker.create_task() does, for its caller. Private.';
+
 CREATE FUNCTION tasker.create_task(
     name text,
     context jsonb DEFAULT '{}',
@@ -230,48 +273,38 @@ CREATE FUNCTION tasker.create_task(
     traceparent text DEFAULT NULL,
     routing_key text DEFAULT NULL)
 RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    plan tasker.plan := tasker._current_plan(name, coalesce(namespace, 'default'), version);
-    key text := tasker._request_key(name, context, plan.namespace, plan.version, initiator, reason, source_system,
-                                    bypass_steps, idempotency_key);
-BEGIN
-    IF key IS NOT NULL THEN
-        RETURN tasker._create_once(plan, context, initiator, reason, source_system, tags, bypass_steps,
-                                   key, priority, run_at, correlation_id, traceparent);
-    END IF;
-    RETURN (tasker._create_tasks(plan, ARRAY[context], initiator, reason, source_system, tags, bypass_steps,
-                                 NULL, priority, run_at, correlation_id, traceparent))[1];
-END;
-$$;
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.create_task(text, jsonb, text, text, text, text, text, text[], text[], text, integer, timestamptz, text, text, text) IS
 'Creates a task, in the caller''s transaction; executors take it when that commits. Arguments: name and namespace of its template; version (NULL: the highest by semantic versioning); context, checked against the template''s schema, whose defaults are filled in; initiator, reason, source_system and tags, for people; bypass_steps, names of steps to skip; idempotency_key (the same key in a namespace makes one task, whose id every call returns; NULL: none, or what the setting tasker.identity_strategy makes); priority (higher goes first; 0 or NULL: as the template says); run_at, not before; correlation_id (letters, digits, - and _, at most 100) and traceparent (as W3C Trace Context writes it), carried through; routing_key, unused on one server. Returns the task id. Raises TK006 for a context that breaks the schema and for a malformed id, TK007 for an unknown template, version or step. Source: design, contract, "Tasks"; reference 4.1.';
 
-CREATE FUNCTION tasker.create_tasks(
+CREATE FUNCTION tasker._create_tasks(
     name text,
     contexts jsonb[],
-    namespace text DEFAULT 'default',
-    version text DEFAULT NULL,
-    initiator text DEFAULT NULL,
-    reason text DEFAULT NULL,
-    source_system text DEFAULT NULL,
-    tags text[] DEFAULT '{}',
-    bypass_steps text[] DEFAULT '{}',
-    idempotency_key text DEFAULT NULL,
-    priority integer DEFAULT 0,
-    run_at timestamptz DEFAULT NULL,
-    correlation_id text DEFAULT NULL,
-    traceparent text DEFAULT NULL,
-    routing_key text DEFAULT NULL)
+    namespace text,
+    version text,
+    initiator text,
+    reason text,
+    source_system text,
+    tags text[],
+    bypass_steps text[],
+    idempotency_key text,
+    priority integer,
+    run_at timestamptz,
+    correlation_id text,
+    traceparent text,
+    routing_key text)
 RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    plan tasker.plan := tasker._current_plan(name, coalesce(namespace, 'default'), version);
+    plan tasker.plan;
 BEGIN
+    IF tasker._is_enforced() THEN
+        PERFORM tasker._require('task:create', coalesce(namespace, 'default'));
+    END IF;
+    plan := tasker._current_plan(name, coalesce(namespace, 'default'), version);
     IF contexts IS NULL OR cardinality(contexts) = 0 THEN
         RETURN;
     END IF;
@@ -293,5 +326,27 @@ BEGIN
     FROM unnest(contexts) WITH ORDINALITY AS c (context, place);
 END;
 $$;
+COMMENT ON FUNCTION tasker._create_tasks(text, jsonb[], text, text, text, text, text, text[], text[], text, integer, timestamptz, text, text, text) IS
+'What tasker.create_tasks() does, for its caller. Private.';
+
+CREATE FUNCTION tasker.create_tasks(
+    name text,
+    contexts jsonb[],
+    namespace text DEFAULT 'default',
+    version text DEFAULT NULL,
+    initiator text DEFAULT NULL,
+    reason text DEFAULT NULL,
+    source_system text DEFAULT NULL,
+    tags text[] DEFAULT '{}',
+    bypass_steps text[] DEFAULT '{}',
+    idempotency_key text DEFAULT NULL,
+    priority integer DEFAULT 0,
+    run_at timestamptz DEFAULT NULL,
+    correlation_id text DEFAULT NULL,
+    traceparent text DEFAULT NULL,
+    routing_key text DEFAULT NULL)
+RETURNS SETOF bigint
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.create_tasks(text, jsonb[], text, text, text, text, text, text[], text[], text, integer, timestamptz, text, text, text) IS
 'Creates one task for each context, all or none, in one statement a table: the fast way for many. Arguments as of tasker.create_task(); contexts, one a task; with an idempotency_key, task n gets the key followed by # and n. Returns the task ids in the order of the contexts. Raises TK006, TK007. Source: design, contract, "Tasks".';

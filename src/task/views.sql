@@ -1,6 +1,6 @@
 -- Tasks and steps as people read them.
 
-CREATE VIEW tasker.tasks AS
+CREATE VIEW tasker.tasks WITH (security_invoker) AS
 SELECT t.task_id, p.name, p.namespace, p.version,
        tasker._task_state(t.state)::text AS state,
        t.context, t.initiator, t.reason, t.source_system,
@@ -33,7 +33,7 @@ COMMENT ON COLUMN tasker.tasks.started_at IS 'When its first step started.';
 COMMENT ON COLUMN tasker.tasks.finished_at IS 'When it ended.';
 COMMENT ON COLUMN tasker.tasks.error IS 'Why it is in error.';
 
-CREATE VIEW tasker.workflow_steps AS
+CREATE VIEW tasker.workflow_steps WITH (security_invoker) AS
 SELECT t.task_id << 14 | s.step_no AS step_id,
        t.task_id, s.name,
        tasker._step_state(coalesce(r.state, 0::smallint))::text AS state,
@@ -64,7 +64,7 @@ COMMENT ON COLUMN tasker.workflow_steps.created_at IS 'When its task was created
 COMMENT ON COLUMN tasker.workflow_steps.started_at IS 'When its latest attempt started.';
 COMMENT ON COLUMN tasker.workflow_steps.finished_at IS 'When it ended.';
 
-CREATE VIEW tasker.workflow_step_edges AS
+CREATE VIEW tasker.workflow_step_edges WITH (security_invoker) AS
 SELECT t.task_id,
        t.task_id << 14 | e.parent AS from_step_id,
        t.task_id << 14 | s.step_no AS to_step_id
@@ -78,7 +78,7 @@ COMMENT ON COLUMN tasker.workflow_step_edges.to_step_id IS 'Step that depends on
 
 -- One head for task_status() and for lists of tasks.  A view is inlined, which no
 -- function with a search_path of its own is.
-CREATE VIEW tasker._task_head AS
+CREATE VIEW tasker._task_head WITH (security_invoker) AS
 SELECT t.task_id,
        pg_catalog.jsonb_build_object(
            'task_id', t.task_id,

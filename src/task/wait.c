@@ -27,6 +27,7 @@
 
 #include "engine/processes.h"
 #include "engine/worker.h"
+#include "access/access.h"
 #include "state/state.h"
 #include "tasker.h"
 
@@ -178,6 +179,7 @@ checked_task_id(FunctionCallInfo fcinfo)
 	if (my_slot != NULL)
 		refuse_to_wait(task_id, "A handler calls it: the executor would wait while it should work.",
 					   "Let a step depend on what it needs, or have an external worker wait.");
+	access_require_task("task:show", task_id);
 	return task_id;
 }
 

@@ -225,7 +225,7 @@ AS $$
     GROUP BY q.queue, q.namespace, q.handler
     UNION ALL
     SELECT 'tasker_queue_delay_seconds', NULL, ARRAY[q.queue, q.namespace, q.handler], NULL,
-           greatest(max(extract(epoch FROM tasker.clock() - q.oldest_due)), 0)
+           greatest(max(extract(epoch FROM tasker.clock() - q.oldest_due)) FILTER (WHERE isfinite(q.oldest_due)), 0)
     FROM queue AS q
     GROUP BY q.queue, q.namespace, q.handler
     UNION ALL

@@ -135,6 +135,11 @@ FROM tasker._metric_definitions()
 ORDER BY place
 SQL
 
+# The permissions.
+is(lines(map { join '|', @$_ } rows(page('access.md'), '`\w+:\w+`')),
+	$node->safe_psql('postgres', q{SELECT permission, array_to_string(sets, ', '), description FROM tasker.permissions}),
+	'doc/access.md has every permission');
+
 # What editors read is what the function says.
 is(slurp_file("$FindBin::RealBin/../../src/definition/definition.schema.json"),
 	$node->safe_psql('postgres', 'SELECT jsonb_pretty(tasker.definition_schema())') . "\n",

@@ -187,6 +187,11 @@ fuzz:
 	$(MAKE) --no-print-directory -C test/fuzz
 	sh test/fuzz/run $(SECONDS) tmp_fuzz $(PROGRAMS)
 
+# The pictures in doc/pages.md, by the test of the pages.
+.PHONY: screenshots
+screenshots: all
+	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" SCREENSHOTS=doc/images sh test/run 710_pages
+
 # doc/benchmarks.md: the figures, all or some, beside those of others (doc/testing.md).
 REPEAT ?= 5
 PEERS ?= all

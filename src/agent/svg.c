@@ -202,47 +202,6 @@ draw(GVC_t *gvc, const char *dot, char **svg, unsigned int *length)
 	return answer;
 }
 
-/*
- * Reads or writes all of it; false at the end of the pipe.
- */
-static bool
-read_all(int file, void *into, size_t length)
-{
-	char	   *place = into;
-
-	while (length > 0)
-	{
-		ssize_t		done = read(file, place, length);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return false;
-		place += done;
-		length -= (size_t) done;
-	}
-	return true;
-}
-
-static bool
-write_all(int file, const void *from, size_t length)
-{
-	const char *place = from;
-
-	while (length > 0)
-	{
-		ssize_t		done = write(file, place, length);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return false;
-		place += done;
-		length -= (size_t) done;
-	}
-	return true;
-}
-
 static void
 limit(int resource, rlim_t most)
 {
@@ -300,12 +259,15 @@ answer_one(GVC_t *gvc)
 	Answer		answer;
 	bool		said;
 
-	if (!read_all(STDIN_FILENO, &header, sizeof(header)) || header.length > MAX_DOT)
+	if (fread(&header, sizeof(header), 1, stdin) != 1 || header.length > MAX_DOT)
 		return false;
 	limit_time();
 	dot = allocate(header.length + 1);
-	if (!read_all(STDIN_FILENO, dot, header.length))
+	if (fread(dot, 1, header.length, stdin) != header.length)
+	{
+		free(dot);
 		return false;
+	}
 	dot[header.length] = '\0';
 	answer = draw(gvc, dot, &svg, &length);
 	free(dot);
@@ -316,12 +278,13 @@ answer_one(GVC_t *gvc)
 		char	   *start = skip_prologue(svg, &length);
 
 		header.length = length;
-		said = write_all(STDOUT_FILENO, &header, sizeof(header)) &&
-			write_all(STDOUT_FILENO, start, length);
+		said = fwrite(&header, sizeof(header), 1, stdout) == 1 &&
+			fwrite(start, 1, length, stdout) == length;
 		gvFreeRenderData(svg);
 	}
 	else
-		said = write_all(STDOUT_FILENO, &header, sizeof(header));
+		said = fwrite(&header, sizeof(header), 1, stdout) == 1;
+	said = fflush(stdout) == 0 && said;
 
 	/* What Graphviz is left with behind an error, nobody knows. */
 	return said && (answer == ANSWER_SVG || answer == ANSWER_TOO_LARGE);
@@ -340,6 +303,7 @@ svg_child(void)
 	limit(RLIMIT_CORE, 0);
 	limit(RLIMIT_AS, MAX_MEMORY);
 	agseterrf(say_nothing);
+	setvbuf(stdout, NULL, _IOFBF, BUFSIZ);	/* main() has it by lines */
 	gvc = gvContextPlugins(plugins, 0);
 	if (gvc == NULL)
 		return EXIT_FAILED;

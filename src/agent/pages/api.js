@@ -8,7 +8,7 @@ const TOKEN = 'tasker.token';
 
 export class ApiError extends Error {
   constructor(status, body) {
-    super(body.title || `The server answered ${status}.`);
+    super(body.detail || body.title || `The server answered ${status}.`);
     this.status = status;
     this.problem = body;
   }

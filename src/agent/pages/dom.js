@@ -190,7 +190,6 @@ export function problem(error) {
   const errors = Object.entries(p.errors ?? {});
   return h('div', { class: 'notice bad', role: 'alert' },
     h('strong', null, error.message),
-    p.detail && h('p', null, p.detail),
     p.hint && h('p', { class: 'note' }, p.hint),
     errors.length > 0 && h('ul', null, errors.map(([name, text]) =>
       h('li', null, typeof text === 'object' ? [text.path, text.message].filter(Boolean).join(': ') : `${name}: ${text}`))));

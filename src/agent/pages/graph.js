@@ -104,7 +104,7 @@ export function graph({ url, query, label, onPick }) {
         buttons.hidden = true;
         stage.replaceChildren();
         note.replaceChildren();
-        append(note, ['There is no picture of it: ', error.problem?.detail ?? error.message]);
+        append(note, ['There is no picture of it: ', error.message]);
       }
     },
     // Colours the steps; false where the picture has no room for what they have

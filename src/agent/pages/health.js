@@ -1,6 +1,6 @@
 // How it is, and how it was while one looked.
 import { get, may, path, whoAmI } from './api.js';
-import { badge, facts, h, number, plural, problem, table, throttled, when, words } from './dom.js';
+import { STATES, badge, facts, h, number, plural, problem, table, throttled, when, words } from './dom.js';
 
 const EVERY_MS = 5000;
 const MOST_SAMPLES = 720;
@@ -68,6 +68,7 @@ function drawChart(Chart, canvas, { lines, unit }) {
       const { text, grid } = style();
       chart.data.labels = samples.map((s) => clock.format(s.at));
       chart.data.datasets.forEach((set, i) => {
+        set.pointRadius = samples.length < 4 ? 3 : 0;
         set.data = series(samples, lines[i][0], lines[i][2] === 'rate');
         set.borderColor = colour(`--${lines[i][0]}-line`);
         set.backgroundColor = set.borderColor;
@@ -100,7 +101,8 @@ function counts(title, values) {
   const list = table({ caption: title, columns: [
     { title: 'State', class: 'main', cell: ([state]) => (state === 'total' ? 'all' : badge(state)) },
     { title: title, class: 'number', cell: ([, count]) => number(count) }] });
-  list.show(Object.entries(values), ([state]) => state);
+  const order = ['total', ...Object.keys(STATES)];
+  list.show(Object.entries(values).sort(([a], [b]) => order.indexOf(a) - order.indexOf(b)), ([state]) => state);
   return list.node;
 }
 
@@ -130,15 +132,16 @@ function trends(performance) {
 function lost(bottlenecks) {
   const list = table({ caption: 'Where time is lost', empty: 'Nothing ended in this time.', columns: [
     { title: 'Step', class: 'main', cell: (b) => [b.step_name, h('span', { class: 'note' }, ` ${b.namespace}.${b.task_name} ${b.version ?? ''}`)] },
+    { title: 'In all', class: 'number', cell: (b) => seconds(b.total_seconds) },
     { title: 'Runs', class: 'number', cell: (b) => number(b.runs) },
-    { title: 'Mean', class: 'number', cell: (b) => seconds(b.avg_duration ?? b.mean_duration ?? b.duration_mean) },
-    { title: '95 %', class: 'number', cell: (b) => seconds(b.p95_duration ?? b.duration_p95) },
-    { title: 'Mean wait', class: 'number', cell: (b) => seconds(b.avg_wait ?? b.mean_wait ?? b.wait_mean) },
+    { title: 'Mean', class: 'number', cell: (b) => seconds(b.mean_duration) },
+    { title: '95 %', class: 'number', cell: (b) => seconds(b.p95_duration) },
+    { title: 'Mean wait', class: 'number', cell: (b) => seconds(b.mean_wait) },
     { title: 'Retries', class: 'number', cell: (b) => number(b.retries) },
     { title: 'Failures', class: 'number', cell: (b) => number(b.failures) }] });
   list.show(bottlenecks.bottleneck_analysis?.dependency_bottlenecks ?? [], (b) => [b.namespace, b.task_name, b.version, b.step_name].join(' '));
   return [list.node,
-    bottlenecks.recommendations?.length > 0 && [h('h3', null, 'What may help'), h('ul', null, bottlenecks.recommendations.map((r) => h('li', null, typeof r === 'string' ? r : r.text ?? JSON.stringify(r))))],
+    bottlenecks.recommendations?.length > 0 && [h('h3', null, 'What may help'), h('ul', null, bottlenecks.recommendations.map((r) => h('li', null, r)))],
     bottlenecks.bottleneck_analysis?.error_patterns?.length > 0 && [h('h3', null, 'Errors'), h('ul', null, bottlenecks.bottleneck_analysis.error_patterns.map((e) =>
       h('li', null, `${number(e.count)} × ${e.message} `, h('span', { class: 'note' }, e.sqlstate))))]];
 }

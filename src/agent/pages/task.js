@@ -143,11 +143,9 @@ async function stepPanel(task, stepId, { who, onChange, onClose }) {
         ['Retried', error.retryable === undefined ? null : error.retryable ? 'yes' : 'no']]),
       error.context && h('details', null, h('summary', null, 'Where'), json(error.context, 'Where the error was raised'))),
     log.length > 0 && h('div', null, h('h3', null, 'Attempts'),
-      h('ol', { class: 'log' }, log.map((a) => h('li', null,
-        a.started_at ?? a.occurred_at ? when(a.started_at ?? a.occurred_at) : null, ' ',
-        badge(a.state ?? a.to_state),
-        a.finished_at && a.started_at ? ` ${duration(since(a.started_at, a.finished_at))}` : '',
-        a.error?.message && h('div', { class: 'note' }, a.error.message))))),
+      h('ol', { class: 'log' }, log.map((a) => h('li', null, when(a.occurred_at), ' ', badge(a.to_state),
+        a.attempt ? h('span', { class: 'note' }, ` attempt ${a.attempt}`) : '',
+        a.metadata?.reason && h('span', { class: 'note' }, ` – ${a.metadata.reason}`))))),
     step.results !== null && step.results !== undefined && h('div', null, h('h3', null, 'Results'), json(step.results, 'Results')),
     step.inputs && h('div', null, h('h3', null, 'Inputs'), json(step.inputs, 'Inputs')));
 }
@@ -163,6 +161,8 @@ export async function open({ parts: [id], query: first, showLive }) {
   let only = '';
   let isStopped = false;
   let panelOf = null;
+  let lines = [];
+  let start = Infinity;
 
   const head = h('div');
   const trouble = h('div');
@@ -182,7 +182,7 @@ export async function open({ parts: [id], query: first, showLive }) {
       stepRows));
 
   const history = h('ol', { class: 'log' });
-  const historyBox = h('details', { class: 'card', ontoggle: () => showHistory() }, h('summary', null, 'History'), history);
+  const historyBox = h('details', { class: 'card', ontoggle: () => (task.workflow_steps.length > ROWS ? refresh() : showHistory()) }, h('summary', null, 'History'), history);
   const context = h('div');
 
   function showHead() {
@@ -229,27 +229,34 @@ export async function open({ parts: [id], query: first, showLive }) {
 
     const attempts = attemptsOf(transitions);
     const all = task.workflow_steps.filter((s) => only === '' || s.state === only);
-    const rows = all.slice(0, shown);
-    const starts = task.workflow_steps.flatMap((s) => stepAttempts(s, attempts)).map((a) => +new Date(a.start));
-    const isRunning = task.workflow_steps.some((s) => s.state === 'in_progress' || s.state === 'waiting_for_retry');
-    const start = starts.length ? starts.reduce((a, b) => Math.min(a, b)) : 0;
-    const end = isRunning || !task.finished_at ? Date.now() : +new Date(task.finished_at);
-
-    reconcile(stepRows, rows.map((s) => ({ s: [s.step_id, s.name, s.state, s.attempts, s.retry_limit, s.finished_at], list: stepAttempts(s, attempts),
-      span: s.state === 'in_progress' || starts.length ? [start, end] : null, isPicked: String(s.step_id) === query.get('step') })), (row) => row.s[0],
-    ({ s: [stepId, name, state, count, limit], list, isPicked }) => {
-      const took = list.length ? list.reduce((sum, a) => sum + since(a.start, a.end), 0) : null;
-      return h('tr', { role: 'row', class: isPicked ? 'picked' : null },
+    lines = all.slice(0, shown).map((s) => ({ id: s.step_id, name: s.name, state: s.state, attempts: s.attempts, limit: s.retry_limit,
+      list: stepAttempts(s, attempts), isPicked: String(s.step_id) === query.get('step') }));
+    start = task.workflow_steps.flatMap((s) => stepAttempts(s, attempts)).reduce((first, a) => Math.min(first, new Date(a.start)), Infinity);
+    reconcile(stepRows, lines, (line) => line.id, ({ id: stepId, name, state, attempts: count, limit, list, isPicked }) =>
+      h('tr', { role: 'row', class: isPicked ? 'picked' : null },
         h('td', { role: 'cell', class: 'main', 'data-title': 'Step' }, h('a', { href: `#/tasks/${id}?step=${stepId}`, 'data-focus': 'step', 'aria-current': isPicked ? 'true' : null }, name)),
         h('td', { role: 'cell', 'data-title': 'State' }, badge(state)),
         h('td', { role: 'cell', 'data-title': 'Attempts' }, h('span', { class: 'value' }, `${count} of ${limit}`)),
-        h('td', { role: 'cell', class: 'timeline', 'data-title': 'Time line' }, list.length
-          ? [h('span', { class: 'hidden' }, list.map((a) => `began ${duration(new Date(a.start) - start)} in, ${a.end ? `${stateText(a.state)} after ${duration(since(a.start, a.end))}` : 'runs'}`).join('; ')), bars(list, start, end)]
-          : h('span', { class: 'hidden' }, 'not begun')),
-        h('td', { role: 'cell', class: 'number', 'data-title': 'Took' }, h('span', { class: 'value' }, duration(took))));
-    });
+        h('td', { role: 'cell', class: 'timeline', 'data-title': 'Time line' },
+          h('span', { class: 'hidden' }, list.length === 0 ? 'not begun' : list.map((a) =>
+            `began ${duration(new Date(a.start) - start)} in, ${a.end ? `${stateText(a.state)} after ${duration(since(a.start, a.end))}` : 'runs'}`).join('; '))),
+        h('td', { role: 'cell', class: 'number', 'data-title': 'Took' }, h('span', { class: 'value' }, '–'))));
+    showTimes();
     more.hidden = all.length <= shown;
     more.textContent = `Show more (${number(all.length - shown)} left)`;
+  }
+
+  // What depends on the time of now, each second while something runs.
+  function showTimes() {
+    const runs = task.workflow_steps.some((s) => s.state === 'in_progress' || s.state === 'waiting_for_retry');
+    const end = runs || !task.finished_at ? Date.now() : +new Date(task.finished_at);
+    lines.forEach(({ list }, i) => {
+      const row = stepRows.children[i];
+      row.querySelector('.line')?.remove();
+      if (list.length === 0) return;
+      row.querySelector('.timeline').append(bars(list, start, end));
+      row.querySelector('.number .value').textContent = duration(list.reduce((sum, a) => sum + since(a.start, a.end), 0));
+    });
   }
 
   function showHistory() {
@@ -260,8 +267,10 @@ export async function open({ parts: [id], query: first, showLive }) {
       t.metadata?.reason && h('span', { class: 'note' }, ` – ${t.metadata.reason}`)));
   }
 
+  // Of a large task, what its steps say of themselves has to do, until one looks at the history.
   async function loadTransitions() {
     const all = [];
+    if (task.workflow_steps.length > ROWS && !historyBox.open) return all;
     let cursor = null;
     do {
       const { body, next } = await getPage(`tasks/${id}/transitions`, { limit: 100, cursor });
@@ -343,7 +352,7 @@ export async function open({ parts: [id], query: first, showLive }) {
   });
   // Bars of what runs grow.
   const tick = setInterval(() => {
-    if (!document.hidden && isOpen(task.state) && task.workflow_steps.length <= ROWS && task.workflow_steps.some((s) => s.state === 'in_progress')) showSteps();
+    if (!document.hidden && isOpen(task.state) && task.workflow_steps.length <= ROWS && task.workflow_steps.some((s) => s.state === 'in_progress')) showTimes();
   }, 1000);
   const stop = follow({ task_id: id }, { onEvent: soon, onGap: soon, onState: showLive });
   if (query.get('step')) showPanel(false);

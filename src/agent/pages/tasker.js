@@ -101,21 +101,19 @@ function reload() {
 
 const THEMES = { auto: 'System', light: 'Light', dark: 'Dark' };
 
+const choice = () => document.documentElement.dataset.choice;
+
 function showTheme() {
-  const theme = document.documentElement.dataset.theme ?? 'auto';
-  const button = document.getElementById('theme');
-  button.textContent = `Theme: ${THEMES[theme]}`;
-  return theme;
+  document.getElementById('theme').textContent = `Theme: ${THEMES[choice()]}`;
 }
 
 document.getElementById('theme').addEventListener('click', () => {
   const names = Object.keys(THEMES);
-  const theme = names[(names.indexOf(showTheme()) + 1) % names.length];
-  if (theme === 'auto') delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  try { localStorage.setItem('tasker.theme', theme); } catch { /* until the tab is closed */ }
+  const next = names[(names.indexOf(choice()) + 1) % names.length];
+  document.documentElement.dataset.choice = next;
+  try { localStorage.setItem('tasker.theme', next); } catch { /* until the tab is closed */ }
   showTheme();
-  document.dispatchEvent(new Event('theme'));
+  document.dispatchEvent(new Event('theme-chosen'));
 });
 
 document.getElementById('sign-out').addEventListener('click', () => {

@@ -48,8 +48,9 @@ function filterForm(onChange) {
   const names = h('datalist', { id: 'known-names' });
   const namespaces = h('datalist', { id: 'known-namespaces' });
   get('templates', { limit: 100 }).then(({ templates }) => {
-    names.replaceChildren(...new Set(templates.map((t) => t.name)).values().map((value) => h('option', { value })));
-    namespaces.replaceChildren(...[...new Set(templates.map((t) => t.namespace))].map((value) => h('option', { value })));
+    const options = (values) => [...new Set(values)].map((value) => h('option', { value }));
+    names.replaceChildren(...options(templates.map((t) => t.name)));
+    namespaces.replaceChildren(...options(templates.map((t) => t.namespace)));
   }).catch(() => { /* what may be typed is not listed */ });
 
   const inputs = {

@@ -74,7 +74,7 @@ export async function open({ parts: [namespace, name], query }) {
   const url = `templates/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
   const version = query.get('version');
   const [{ template }, who] = await Promise.all([get(url, { version }), whoAmI()]);
-  const steps = template.step_templates ?? template.definition?.step_templates ?? [];
+  const steps = template.definition?.step_templates ?? template.step_templates ?? [];
   const picture = graph({ url: `${url}/diagram`, query: { version }, label: `Graph of ${name}; the list of steps has the same` });
 
   picture.load();
@@ -92,6 +92,7 @@ export async function open({ parts: [namespace, name], query }) {
           h('section', { class: 'card', 'aria-labelledby': 'graph-title' }, h('h2', { id: 'graph-title' }, 'Graph'), picture.node),
           h('section', { class: 'card', 'aria-labelledby': 'about-title' }, h('h2', { id: 'about-title' }, 'About'),
             facts([['Namespace', template.namespace], ['Version', template.version], ['Environment', template.environment],
+              ['Other versions', template.versions?.filter((v) => v !== template.version).map((v) => [h('a', { href: `#/${url}?version=${encodeURIComponent(v)}` }, v), ' '])],
               ['Registered', template.registered_at && when(template.registered_at)], ['By', template.registered_by]]),
             h('details', null, h('summary', null, plural(steps.length, 'step')), h('ol', { class: 'log' }, steps.map((s) => h('li', null,
               h('strong', null, s.name), ' ', h('span', { class: 'note' }, s.handler_class),

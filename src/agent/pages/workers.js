@@ -3,9 +3,9 @@ import { get } from './api.js';
 import { duration, h, number, problem, since, table, throttled, when, words } from './dom.js';
 
 const processColumns = [
-  { title: 'Process', class: 'main', cell: (p) => words(p.kind ?? p.name ?? '') },
+  { title: 'Process', class: 'main', cell: (p) => words(p.kind) },
   { title: 'Pid', class: 'number', cell: (p) => String(p.pid ?? '–') },
-  { title: 'Does', cell: (p) => (p.task_id ? [h('a', { href: `#/tasks/${p.task_id}` }, `task #${p.task_id}`)] : p.kind !== 'executor' ? '–' : p.idle ? 'waits' : 'works') },
+  { title: 'Does', cell: (p) => (p.task_id ? h('a', { href: `#/tasks/${p.task_id}${p.step_id ? `?step=${p.step_id}` : ''}` }, `task #${p.task_id}`) : p.kind !== 'executor' ? '–' : p.idle ? 'waits' : 'works') },
   { title: 'Since', cell: (p) => when(p.since) },
   { title: 'Started', cell: (p) => when(p.started_at) },
 ];
@@ -16,7 +16,7 @@ const workerColumns = [
   { title: 'Next lease ends', cell: (w) => when(w.next_lease_end) },
 ];
 const queueColumns = [
-  { title: 'Queue', class: 'main', cell: (q) => [words(q.queue ?? q.lane ?? ''), (q.handler || q.namespace) && h('span', { class: 'note' }, ` ${[q.namespace, q.handler].filter(Boolean).join('/')}`)] },
+  { title: 'Queue', class: 'main', cell: (q) => [words(q.queue), (q.handler || q.namespace) && h('span', { class: 'note' }, ` ${[q.namespace, q.handler].filter(Boolean).join('/')}`)] },
   { title: 'Waiting', class: 'number', cell: (q) => `${number(q.waiting)}${q.cut ? ' or more' : ''}` },
   { title: 'Due now', class: 'number', cell: (q) => number(q.due_now) },
   { title: 'Oldest due', cell: (q) => when(q.oldest_due) },
@@ -42,7 +42,7 @@ export async function open({ showLive }) {
       trouble.replaceChildren();
       processes.show(body.processes ?? [], (p) => `${p.kind}.${p.pid}`);
       workers.show(body.workers ?? [], (w) => w.worker);
-      queues.show(body.queues ?? [], (q) => [q.queue, q.lane, q.namespace, q.handler].join('.'));
+      queues.show(body.queues ?? [], (q) => [q.queue, q.namespace, q.handler].join('.'));
       counted.textContent = body.counted_up_to ? `Each is counted up to ${number(body.counted_up_to)}.` : '';
       showLive('polling');
     } catch (error) {

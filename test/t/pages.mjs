@@ -393,6 +393,28 @@ await stopAgent();
   ok(await page.evaluate(() => localStorage.getItem('tasker.token') === null && document.cookie === ''), 'It is kept for this tab only');
   await page.locator('#sign-out').click();
   await appears(page.locator('dialog', { hasText: 'Sign in' }), 'One signs out');
+
+  // A role that may look at one namespace.
+  await sql(`SELECT tasker.register_task('{"name": "hidden", "namespace_name": "bank", "step_templates": [{"name": "only", "handler_class": "quick"}]}')`);
+  await sql('CREATE ROLE clerk');
+  await sql("SELECT tasker.grant('clerk', '{viewer}', 'shop')");
+  const clerk = await sql("SELECT tasker.create_token('clerk')");
+  await sql('SELECT tasker.enforce_access()');
+  await page.getByLabel('Token').fill(clerk);
+  await page.locator('dialog button').click();
+  await appears(page.locator('#live[data-state="live"]'), 'A role that may only look is let in');
+  const hidden = await sql("SELECT tasker.create_task('hidden', namespace => 'bank')");
+  await sql(`SELECT tasker.wait_for_task(${hidden})`);
+  const shown = await create('greet');
+  await appears(page.locator(`tr[data-key="${shown}"] .state.complete`), 'and sees what happens in its namespace');
+  ok(!(await page.content()).includes('hidden #'), 'but nothing of another');
+  await go(page, secured, `/tasks/${running}`);
+  await appears(page.locator('.stage .node').or(page.locator('.graph .note')), 'It may look at a task');
+  is(await page.locator('#task-actions button').count(), 0, 'but is offered nothing to do with it');
+  await go(page, secured, `/tasks/${hidden}`);
+  await appears(page.locator('.notice.bad'), 'One of another namespace is not there');
+  await go(page, secured, '/templates/shop/greet');
+  await appears(page.getByText('You may not create tasks'), 'and it is offered no form to start one');
   noComplaints('Only refusals were complained of', isRefusal);
   await page.context().close();
   await stopAgent();

@@ -155,6 +155,7 @@ export async function open({ showLive }) {
   let samples = loadSamples();
   let isStopped = false;
   let drawn = [];
+  let timer = null;
 
   const boxes = CHARTS.map((chart) => {
     const canvas = h('canvas', { 'aria-hidden': 'true' });
@@ -194,6 +195,7 @@ export async function open({ showLive }) {
       showLive('polling');
     } catch (error) {
       if (!isStopped) trouble.replaceChildren(problem(error));
+      if (error.status === 403) clearInterval(timer);
     }
   }
 
@@ -212,7 +214,7 @@ export async function open({ showLive }) {
   }
 
   const soon = throttled(refresh, 0);
-  const timer = setInterval(() => { if (!document.hidden) soon(); }, EVERY_MS);
+  timer = setInterval(() => { if (!document.hidden) soon(); }, EVERY_MS);
   await refresh();
   analyse();
   chartLibrary().then((Chart) => {

@@ -16,7 +16,11 @@ my $server = HttpServer->new(directory => $directory);
 my $url = "http://127.0.0.1:$server->{port}";
 my $node = new_server('http', "tasker.executors = 2\ntasker.breaker_failures = 0");
 $node->safe_psql('postgres', 'CREATE EXTENSION tasker');
-my $agent = HttpServer::start_agent($node, '--allow-hosts', "127.0.0.1:$server->{port}");
+
+# As an ordinary role.
+$node->safe_psql('postgres', q{CREATE ROLE http_agent LOGIN; SELECT tasker.grant_agent('http_agent')});
+my @as = ('--database', 'user=http_agent dbname=postgres');
+my $agent = HttpServer::start_agent($node, @as, '--allow-hosts', "127.0.0.1:$server->{port}");
 
 # Each a step of its own: its configuration, the state it ends in, attempts, and
 # what results or error have.
@@ -126,7 +130,7 @@ step_templates:
 \$y\$);
 SQL
 is(HttpServer::stop_agent($agent), 0, 'the agent ends when it is told to');
-$agent = HttpServer::start_agent($node, '--allow-hosts', '127.0.0.0/8', '--log-level', 'debug');
+$agent = HttpServer::start_agent($node, @as, '--allow-hosts', '127.0.0.0/8', '--log-level', 'debug');
 $node->safe_psql('postgres', q{SELECT tasker.create_task('away')});
 wait_until($node, 'postgres', q{SELECT state = 'error' FROM tasker.tasks WHERE name = 'away'}, 'redirects to another host come to an end');
 is($node->safe_psql('postgres', <<'SQL'), "get|complete\npost|error", 'what has no body was followed');
@@ -168,7 +172,7 @@ SET client_min_messages = error;
 SQL
 	$node->safe_psql('postgres', "SET client_min_messages = error; SELECT tasker.register_task(\$y\$$definition\$y\$)");
 	HttpServer::stop_agent($agent);
-	my @options = ('--allow-hosts', 'api.ecommerce.com', '--connect-to', "api.ecommerce.com:443:127.0.0.1:$tls->{port}");
+	my @options = (@as, '--allow-hosts', 'api.ecommerce.com', '--connect-to', "api.ecommerce.com:443:127.0.0.1:$tls->{port}");
 	$agent = HttpServer::start_agent($node, @options, '--tls-ca', "$directory/api.ecommerce.com.crt");
 	$node->safe_psql('postgres', q{SELECT tasker.create_task('api_task/integration_yaml_example', '{"cart_id": 1}')});
 	wait_until($node, 'postgres', q{SELECT state = 'complete' FROM tasker.tasks WHERE name = 'api_task/integration_yaml_example'}, 'the overview\'s task runs through');

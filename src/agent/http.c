@@ -424,6 +424,7 @@ take_claim(PGresult *result)
 
 	if (PQresultStatus(result) != PGRES_TUPLES_OK)
 	{
+		more = true;
 		claim_failures++;
 		next_claim = clock_ms() + backoff_ms(claim_failures);
 		if (claim_failures == 1 || claim_failures % 10 == 0)
@@ -432,7 +433,8 @@ take_claim(PGresult *result)
 		return;
 	}
 	claim_failures = 0;
-	more = count >= asked;
+	/* A bell that rang meanwhile counts: the claim may have been too early for it. */
+	more = more || count >= asked;
 	if (waiting.count + running.count == 0)
 		next_beat = clock_ms() + lease_ms / BEATS;
 	db_take_requests(result, worker, &waiting);
@@ -495,6 +497,7 @@ ask_on_claims(void)
 	{
 		asking = CLAIMING;
 		asked = room;
+		more = false;
 		db_send_claim(&claims, worker, room, lease_ms, bound, setting_text("namespaces"));
 	}
 }

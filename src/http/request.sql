@@ -93,18 +93,21 @@ COMMENT ON FUNCTION tasker._http_request(tasker.step_context, interval, boolean)
 
 CREATE FUNCTION tasker._http_handler(namespace text, version text, handler_class text)
 RETURNS boolean
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- As engine/plan.c looks it up.
-    SELECT coalesce((
-        SELECT h.kind = 'sql'
-        FROM tasker.handler AS h
-        WHERE h.name = handler_class
-          AND h.namespace IN (_http_handler.namespace, 'default')
-          AND (h.version = _http_handler.version OR h.version IS NULL)
-        ORDER BY h.namespace <> _http_handler.namespace, h.version IS NULL
-        LIMIT 1), false);
+BEGIN
+    RETURN (
+        -- As engine/plan.c looks it up.
+        SELECT coalesce((
+            SELECT h.kind = 'sql'
+            FROM tasker.handler AS h
+            WHERE h.name = handler_class
+              AND h.namespace IN (_http_handler.namespace, 'default')
+              AND (h.version = _http_handler.version OR h.version IS NULL)
+            ORDER BY h.namespace <> _http_handler.namespace, h.version IS NULL
+            LIMIT 1), false));
+END;
 $$;
 COMMENT ON FUNCTION tasker._http_handler(text, text, text) IS
 'Whether a SQL handler takes the answers of api steps of that class. Private.';

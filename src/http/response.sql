@@ -44,16 +44,19 @@ COMMENT ON FUNCTION tasker._try_text(bytea) IS
 
 CREATE FUNCTION tasker._http_headers(lines text)
 RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(jsonb_object_agg(h.name, CASE WHEN jsonb_array_length(h.all_values) = 1 THEN h.all_values -> 0
-                                                  ELSE h.all_values END), '{}')
-    FROM (SELECT lower(m.match[1]) AS name, jsonb_agg(m.match[2] ORDER BY l.n) AS all_values
-          FROM regexp_split_to_table(lines, '\r?\n') WITH ORDINALITY AS l (line, n)
-          CROSS JOIN LATERAL (SELECT regexp_match(l.line, '^([^:\s]+):\s*(.*?)\s*$')) AS m (match)
-          WHERE m.match IS NOT NULL
-          GROUP BY lower(m.match[1])) AS h;
+BEGIN
+    RETURN (
+        SELECT coalesce(jsonb_object_agg(h.name, CASE WHEN jsonb_array_length(h.all_values) = 1 THEN h.all_values -> 0
+                                                      ELSE h.all_values END), '{}')
+        FROM (SELECT lower(m.match[1]) AS name, jsonb_agg(m.match[2] ORDER BY l.n) AS all_values
+              FROM regexp_split_to_table(lines, '\r?\n') WITH ORDINALITY AS l (line, n)
+              CROSS JOIN LATERAL (SELECT regexp_match(l.line, '^([^:\s]+):\s*(.*?)\s*$')) AS m (match)
+              WHERE m.match IS NOT NULL
+              GROUP BY lower(m.match[1])) AS h);
+END;
 $$;
 COMMENT ON FUNCTION tasker._http_headers(text) IS
 'The lines of an answer''s head as an object with names in lower case; one that comes several times is an array. Private.';
@@ -65,52 +68,58 @@ CREATE FUNCTION tasker._http_response(
     body bytea,
     duration_ms integer)
 RETURNS jsonb
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT jsonb_build_object('status', status, 'headers', h.headers, 'duration_ms', duration_ms)
-           || CASE
-                  WHEN body IS NULL OR body = '' THEN '{"body": null}'
-                  WHEN b.text IS NOT NULL THEN jsonb_build_object('body', coalesce(j.value, to_jsonb(b.text)))
-                  -- Bytes that hold a secret would hide it from those who look for it.
-                  WHEN EXISTS (
-                      SELECT
-                      FROM tasker.task AS t
-                      JOIN tasker.plan_step AS p ON p.plan_id = t.plan_id
-                                                AND p.step_no = (_http_response.step_id & 16383)::smallint
-                      CROSS JOIN LATERAL tasker._secret_names(p.handler_config) AS n (name)
-                      JOIN tasker.secret AS s ON s.name = n.name
-                      WHERE t.task_id = _http_response.step_id >> 14
-                        AND (position(convert_to(s.value, 'UTF8') IN body) > 0
-                             OR position(convert_to(coalesce(s.previous, s.value), 'UTF8') IN body) > 0))
-                      THEN '{"body": null, "encoding": "hidden"}'
-                  ELSE jsonb_build_object('body', translate(encode(body, 'base64'), E'\n', ''), 'encoding', 'base64')
-              END
-    FROM (SELECT tasker._http_headers(coalesce(tasker._try_text(head), '')) AS headers) AS h
-    CROSS JOIN LATERAL (SELECT tasker._try_text(body)) AS b (text)
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN h.headers ->> 'content-type' ~* '^application/([^;]+\+)?json\s*(;|$)'
-                    THEN tasker._try_jsonb(b.text) END) AS j (value);
+BEGIN
+    RETURN (
+        SELECT jsonb_build_object('status', status, 'headers', h.headers, 'duration_ms', duration_ms)
+               || CASE
+                      WHEN body IS NULL OR body = '' THEN '{"body": null}'
+                      WHEN b.text IS NOT NULL THEN jsonb_build_object('body', coalesce(j.value, to_jsonb(b.text)))
+                      -- Bytes that hold a secret would hide it from those who look for it.
+                      WHEN EXISTS (
+                          SELECT
+                          FROM tasker.task AS t
+                          JOIN tasker.plan_step AS p ON p.plan_id = t.plan_id
+                                                    AND p.step_no = (_http_response.step_id & 16383)::smallint
+                          CROSS JOIN LATERAL tasker._secret_names(p.handler_config) AS n (name)
+                          JOIN tasker.secret AS s ON s.name = n.name
+                          WHERE t.task_id = _http_response.step_id >> 14
+                            AND (position(convert_to(s.value, 'UTF8') IN body) > 0
+                                 OR position(convert_to(coalesce(s.previous, s.value), 'UTF8') IN body) > 0))
+                          THEN '{"body": null, "encoding": "hidden"}'
+                      ELSE jsonb_build_object('body', translate(encode(body, 'base64'), E'\n', ''), 'encoding', 'base64')
+                  END
+        FROM (SELECT tasker._http_headers(coalesce(tasker._try_text(head), '')) AS headers) AS h
+        CROSS JOIN LATERAL (SELECT tasker._try_text(body)) AS b (text)
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN h.headers ->> 'content-type' ~* '^application/([^;]+\+)?json\s*(;|$)'
+                        THEN tasker._try_jsonb(b.text) END) AS j (value));
+END;
 $$;
 COMMENT ON FUNCTION tasker._http_response(bigint, integer, bytea, bytea, integer) IS
 'An answer as a step''s results have it: status, headers, body, duration_ms; encoding where the body is no text. Private.';
 
 CREATE FUNCTION tasker._http_refusals()
 RETURNS text[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT '{refused_address,bad_url,bad_redirect,too_large,insecure}'::text[];
+BEGIN
+    RETURN '{refused_address,bad_url,bad_redirect,too_large,insecure}'::text[];
+END;
 $$;
 COMMENT ON FUNCTION tasker._http_refusals() IS
 'Why an agent makes no request, or drops its answer, whenever it is asked. Private.';
 
 CREATE FUNCTION tasker._http_outcome(status integer, error_class text, expected jsonb)
 RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE
+BEGIN
+    RETURN CASE
         WHEN error_class = ANY (tasker._http_refusals()) THEN 'permanent'
         WHEN error_class IS NOT NULL THEN 'retry'
         WHEN expected IS NOT NULL AND expected <> 'null' AND expected @> to_jsonb(status) THEN 'ok'
@@ -119,6 +128,7 @@ AS $$
         WHEN status BETWEEN 300 AND 499 OR status IN (501, 505) THEN 'permanent'
         ELSE 'retry'
     END;
+END;
 $$;
 COMMENT ON FUNCTION tasker._http_outcome(integer, text, jsonb) IS
 'ok, retry or permanent: what an answer, or the lack of one, means for the step. Source: reference 4.10. Private.';

@@ -26,10 +26,11 @@ COMMENT ON FUNCTION tasker._http_status_problem(jsonb) IS
 
 CREATE FUNCTION tasker._http_header_problem(name text, value jsonb)
 RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE
+BEGIN
+    RETURN CASE
         WHEN name !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN format('header "%s" can''t have this name', left(name, 60))
         WHEN lower(name) IN ('host', 'connection', 'content-length', 'transfer-encoding') THEN
             format('header "%s" is set by the agent', name)
@@ -37,6 +38,7 @@ AS $$
         WHEN value #>> '{}' ~ '[\u0001-\u0008\u000a-\u001f\u007f]' THEN
             format('header "%s" has a control character in it', name)
     END;
+END;
 $$;
 COMMENT ON FUNCTION tasker._http_header_problem(text, jsonb) IS
 'Why a request can''t have that header; NULL: it can. Private.';

@@ -46,34 +46,41 @@ BEGIN
                                            ELSE '?' END || query;
     END IF;
 
-    SELECT p.problem
-    INTO problem
-    FROM jsonb_each(headers) AS e
-    CROSS JOIN LATERAL (SELECT tasker._http_header_problem(e.key, e.value)) AS p (problem)
-    WHERE p.problem IS NOT NULL
-    LIMIT 1;
-    IF FOUND THEN
-        RETURN;
+    request.headers := ARRAY['Accept', 'application/json'] || CASE
+            WHEN body IS NULL THEN '{}'::text[]
+            WHEN jsonb_typeof(body) = 'string' THEN ARRAY['Content-Type', 'text/plain; charset=utf-8']
+            ELSE ARRAY['Content-Type', 'application/json']
+        END || ARRAY['Idempotency-Key', step.idempotency_key] || CASE
+            WHEN step.traceparent IS NULL THEN '{}'::text[]
+            ELSE ARRAY['traceparent', step.traceparent]
+        END;
+    IF headers <> '{}' THEN
+        SELECT p.problem
+        INTO problem
+        FROM jsonb_each(headers) AS e
+        CROSS JOIN LATERAL (SELECT tasker._http_header_problem(e.key, e.value)) AS p (problem)
+        WHERE p.problem IS NOT NULL
+        LIMIT 1;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+        -- Those that the step has go in place of these.
+        request.headers := ARRAY(
+            SELECT u.text
+            FROM (
+                SELECT 1 AS n, request.headers[d.n] AS name, request.headers[d.n + 1] AS value
+                FROM generate_series(1, cardinality(request.headers), 2) AS d (n)
+                WHERE NOT EXISTS (
+                    SELECT
+                    FROM jsonb_object_keys(headers) AS k (name)
+                    WHERE lower(k.name) = lower(request.headers[d.n]))
+                UNION ALL
+                SELECT 2, e.key, e.value #>> '{}'
+                FROM jsonb_each(headers) AS e
+                WHERE e.value <> 'null') AS h
+            CROSS JOIN LATERAL unnest(ARRAY[h.name, h.value]) WITH ORDINALITY AS u (text, n)
+            ORDER BY h.n, h.name, u.n);
     END IF;
-    request.headers := ARRAY(
-        SELECT u.text
-        FROM (
-            SELECT 1 AS n, d.name, d.value
-            FROM (VALUES
-                ('Accept', 'application/json'),
-                ('Content-Type', CASE WHEN body IS NULL THEN NULL
-                                      WHEN jsonb_typeof(body) = 'string' THEN 'text/plain; charset=utf-8'
-                                      ELSE 'application/json' END),
-                ('Idempotency-Key', step.idempotency_key),
-                ('traceparent', step.traceparent)) AS d (name, value)
-            WHERE d.value IS NOT NULL
-              AND NOT EXISTS (SELECT FROM jsonb_object_keys(headers) AS k (name) WHERE lower(k.name) = lower(d.name))
-            UNION ALL
-            SELECT 2, e.key, e.value #>> '{}'
-            FROM jsonb_each(headers) AS e
-            WHERE e.value <> 'null') AS h
-        CROSS JOIN LATERAL unnest(ARRAY[h.name, h.value]) WITH ORDINALITY AS u (text, n)
-        ORDER BY h.n, h.name, u.n);
 
     request.method := coalesce(upper(config ->> 'method'), CASE WHEN body IS NULL THEN 'GET' ELSE 'POST' END);
     request.body := convert_to(CASE WHEN jsonb_typeof(body) = 'string' THEN body #>> '{}' ELSE body::text END, 'UTF8');

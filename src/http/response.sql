@@ -71,31 +71,35 @@ RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    headers constant jsonb := tasker._http_headers(coalesce(tasker._try_text(head), ''));
+    response constant jsonb := jsonb_build_object('status', status, 'headers', headers, 'duration_ms', duration_ms);
+    as_text constant text := tasker._try_text(body);
+    value jsonb;
 BEGIN
-    RETURN (
-        SELECT jsonb_build_object('status', status, 'headers', h.headers, 'duration_ms', duration_ms)
-               || CASE
-                      WHEN body IS NULL OR body = '' THEN '{"body": null}'
-                      WHEN b.text IS NOT NULL THEN jsonb_build_object('body', coalesce(j.value, to_jsonb(b.text)))
-                      -- Bytes that hold a secret would hide it from those who look for it.
-                      WHEN EXISTS (
-                          SELECT
-                          FROM tasker.task AS t
-                          JOIN tasker.plan_step AS p ON p.plan_id = t.plan_id
-                                                    AND p.step_no = (_http_response.step_id & 16383)::smallint
-                          CROSS JOIN LATERAL tasker._secret_names(p.handler_config) AS n (name)
-                          JOIN tasker.secret AS s ON s.name = n.name
-                          WHERE t.task_id = _http_response.step_id >> 14
-                            AND (position(convert_to(s.value, 'UTF8') IN body) > 0
-                                 OR position(convert_to(coalesce(s.previous, s.value), 'UTF8') IN body) > 0))
-                          THEN '{"body": null, "encoding": "hidden"}'
-                      ELSE jsonb_build_object('body', translate(encode(body, 'base64'), E'\n', ''), 'encoding', 'base64')
-                  END
-        FROM (SELECT tasker._http_headers(coalesce(tasker._try_text(head), '')) AS headers) AS h
-        CROSS JOIN LATERAL (SELECT tasker._try_text(body)) AS b (text)
-        CROSS JOIN LATERAL (
-            SELECT CASE WHEN h.headers ->> 'content-type' ~* '^application/([^;]+\+)?json\s*(;|$)'
-                        THEN tasker._try_jsonb(b.text) END) AS j (value));
+    IF body IS NULL OR body = '' THEN
+        RETURN response || '{"body": null}';
+    END IF;
+    IF as_text IS NOT NULL THEN
+        IF headers ->> 'content-type' ~* '^application/([^;]+\+)?json\s*(;|$)' THEN
+            value := tasker._try_jsonb(as_text);
+        END IF;
+        RETURN response || jsonb_build_object('body', coalesce(value, to_jsonb(as_text)));
+    END IF;
+    -- Bytes that hold a secret would hide it from those who look for it.
+    IF EXISTS (
+        SELECT
+        FROM tasker.task AS t
+        JOIN tasker.plan_step AS p ON p.plan_id = t.plan_id
+                                  AND p.step_no = (_http_response.step_id & 16383)::smallint
+        CROSS JOIN LATERAL tasker._secret_names(p.handler_config) AS n (name)
+        JOIN tasker.secret AS s ON s.name = n.name
+        WHERE t.task_id = _http_response.step_id >> 14
+          AND (position(convert_to(s.value, 'UTF8') IN body) > 0
+               OR position(convert_to(coalesce(s.previous, s.value), 'UTF8') IN body) > 0)) THEN
+        RETURN response || '{"body": null, "encoding": "hidden"}';
+    END IF;
+    RETURN response || jsonb_build_object('body', translate(encode(body, 'base64'), E'\n', ''), 'encoding', 'base64');
 END;
 $$;
 COMMENT ON FUNCTION tasker._http_response(bigint, integer, bytea, bytea, integer) IS

@@ -32,11 +32,23 @@ RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    ascii text;
 BEGIN
-    RETURN convert_from(value, 'UTF8');
-EXCEPTION
-    WHEN character_not_in_repertoire OR untranslatable_character THEN
-        RETURN NULL;
+    -- Most is plain, and that needs no subtransaction: only what is not has a
+    -- backslash then.
+    IF length(value) <= 65536 THEN
+        ascii := encode(value, 'escape');
+        IF position('\' IN ascii) = 0 THEN
+            RETURN ascii;
+        END IF;
+    END IF;
+    BEGIN
+        RETURN convert_from(value, 'UTF8');
+    EXCEPTION
+        WHEN character_not_in_repertoire OR untranslatable_character THEN
+            RETURN NULL;
+    END;
 END;
 $$;
 COMMENT ON FUNCTION tasker._try_text(bytea) IS

@@ -312,6 +312,22 @@ range_of(const Setting *setting, char *buffer, size_t size)
 	return "";
 }
 
+/* A copy that is never freed, as another thread may be reading it, nor lost. */
+static const char *
+keep_text(const char *text)
+{
+	static struct Kept
+	{
+		struct Kept *next;
+		char		text[];
+	}		   *all = NULL;
+	struct Kept *kept = allocate(sizeof(struct Kept) + strlen(text) + 1);
+
+	kept->next = all;
+	all = kept;
+	return strcpy(kept->text, text);
+}
+
 /*
  * Takes a value from where it was said, unless something that goes before has
  * said another.  False, and it was said what is wrong.
@@ -341,9 +357,8 @@ take(size_t i, const char *text, Source source, const char *where)
 	if (values[i].source > source)
 		return true;
 
-	/* The old text stays, as another thread may be reading it. */
 	if (atomic_load(&values[i].text) == NULL || strcmp(atomic_load(&values[i].text), text) != 0)
-		atomic_store(&values[i].text, text_copy(text));
+		atomic_store(&values[i].text, keep_text(text));
 	atomic_store(&values[i].number, number);
 	values[i].source = source;
 	return true;

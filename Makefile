@@ -138,6 +138,11 @@ AGENT_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lcurl -lmicrohttpd -ljansson
 	$(shell pkg-config --libs libgvc libcgraph) \
 	-L$(GRAPHVIZ_PLUGINS) -lgvplugin_core -lgvplugin_dot_layout -Wl,-rpath,$(GRAPHVIZ_PLUGINS)
 
+# make AGENT_SANITIZE=yes check: the tests meet an agent that watches over itself.
+ifdef AGENT_SANITIZE
+AGENT_CFLAGS += -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+endif
+
 all: $(AGENT)
 $(AGENT): $(wildcard src/agent/*.c src/agent/*.h) tasker.control
 	$(CC) $(AGENT_CFLAGS) -o $@ $(filter %.c,$^) $(AGENT_LIBS)
@@ -200,9 +205,10 @@ bench: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" REPEAT="$(REPEAT)" PEERS="$(PEERS)" \
 		sh test/bench/run $(ROWS)
 
-# What it costs with much behind it, and what executors wait for (doc/scaling.md).
-.PHONY: bench-scale bench-cores
-bench-scale bench-cores: all
+# What it costs with much behind it, and what executors wait for (doc/scaling.md); what
+# REST costs beside its SQL (doc/rest.md).
+.PHONY: bench-scale bench-cores bench-rest
+bench-scale bench-cores bench-rest: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/bench/$(@:bench-%=%)
 
 # doc/reference.md, the schema of definitions and the examples of events, from the database.

@@ -239,8 +239,6 @@ read_piece(const char *role, const char *tick, const char *at, const char *event
 		*upto = text_copy(values[1]);
 		*piece = ask_as(role, "SELECT event_id, name, coalesce(task_id::text, ''), coalesce(namespace, ''), data "
 						"FROM tasker._rest_new_events($1, $2, $3, $4)", 4, values);
-		if (*piece == NULL)
-			free(*upto);
 	}
 	PQclear(range);
 	return *piece != NULL;

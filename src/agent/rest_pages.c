@@ -105,7 +105,7 @@ pages_load(void)
 const Page *
 page_find(const Target *target)
 {
-	if (target->part_count < 2 || target->part_count > 3 || strcmp(target->parts[0], REST_PREFIX + 1) != 0)
+	if (target->part_count < 2 || target->part_count > 3 || strcmp(target->parts[0], &REST_PREFIX[1]) != 0)
 		return NULL;
 	for (int i = 0; i < page_count; i++)
 	{

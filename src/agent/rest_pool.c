@@ -206,7 +206,7 @@ authenticate(Worker *worker, Job *job)
 		}
 		if (status == PGRES_TUPLES_OK && PQntuples(result) == 1 && !PQgetisnull(result, 0, 0))
 			job->role = text_copy(PQgetvalue(result, 0, 0));
-		else if (status == PGRES_FATAL_ERROR && !failed)
+		else if (result != NULL && status == PGRES_FATAL_ERROR && !failed)
 		{
 			failed = true;
 			log_line(LOG_ERROR, "could not look a token up", "message",

@@ -259,7 +259,7 @@ const Route *
 route_find(const Target *target, int method, int *allowed)
 {
 	*allowed = 0;
-	if (target->part_count < 2 || strcmp(target->parts[0], REST_PREFIX + 1) != 0)
+	if (target->part_count < 2 || strcmp(target->parts[0], &REST_PREFIX[1]) != 0)
 		return NULL;
 	for (int i = 0; i < rest_route_count; i++)
 	{

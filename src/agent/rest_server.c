@@ -632,7 +632,7 @@ begin(Exchange *exchange, const char *method, const char *version)
 			exchange->stage = STAGE_REFUSED;
 			return MHD_YES;
 		}
-		if (exchange->job.target.part_count == 1 && strcmp(exchange->job.target.parts[0], REST_PREFIX + 1) == 0)
+		if (exchange->job.target.part_count == 1 && strcmp(exchange->job.target.parts[0], &REST_PREFIX[1]) == 0)
 			return send_to_pages(exchange);
 	}
 	if (route == NULL && exchange->allowed == 0)

@@ -196,10 +196,12 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    problems constant jsonb := tasker._rest_problems(document, environment);
+    problems jsonb;
     template tasker.template;
+    id bigint;
 BEGIN
     PERFORM tasker._require('template:create', NULL);
+    problems := tasker._rest_problems(document, environment);
     IF problems <> '[]' THEN
         status := 422;
         type := 'problem';
@@ -212,10 +214,11 @@ BEGIN
             'errors', problems);
         RETURN;
     END IF;
+    id := tasker.register_task(document, environment, replace);
     SELECT t.*
     INTO template
     FROM tasker.template AS t
-    WHERE t.template_id = tasker.register_task(document, environment, replace);
+    WHERE t.template_id = id;
     status := 201;
     location := format('/tasker/templates/%s/%s', template.namespace, template.name);
     body := jsonb_build_object('template', tasker._rest_template(template));

@@ -20,7 +20,7 @@ sub new
 	my ($class, $node, $database, @options) = @_;
 	my $self = bless {
 		command => [
-			$ENV{TASKER_AGENT_PROGRAM} // 'tasker-agent', '--roles', 'rest', '--listen', '127.0.0.1:0',
+			$ENV{TASKER_AGENT_PROGRAM} || 'tasker-agent', '--roles', 'rest', '--listen', '127.0.0.1:0',
 			'--database', $node->connstr($database), @options
 		],
 		log => PostgreSQL::Test::Utils::tempdir . '/agent.log',
@@ -36,9 +36,11 @@ sub start
 	my ($self) = @_;
 
 	$self->{out} = '';
-	$self->{run} = IPC::Run::start($self->{command}, '<', \undef, '>', \$self->{out}, '2>>', $self->{log},
-		IPC::Run::timeout(60));
+	$self->{run} = IPC::Run::start($self->{command}, '<', \undef, '>', \$self->{out}, '2>>', $self->{log});
+	local $SIG{ALRM} = sub { die 'the agent does not get ready: ' . slurp_file($self->{log}) };
+	alarm 60;
 	$self->{run}->pump until $self->{out} =~ /is ready.*\n/ || !$self->{run}->pumpable;
+	alarm 0;
 	($self->{url}) = $self->{out} =~ m{rest on (http://\S+?),?\n};
 	die 'the agent did not start: ' . slurp_file($self->{log}) if !defined $self->{url};
 	($self->{port}) = $self->{url} =~ /:(\d+)$/;
@@ -52,7 +54,9 @@ sub end
 
 	kill $signal // 'TERM', $self->pid;
 	$self->{run}->finish;
-	return $self->{run}->full_result(0);
+	my $status = $self->{run}->full_result(0);
+	diag(slurp_file($self->{log})) if $status != 0;
+	return $status;
 }
 
 sub pid

@@ -177,6 +177,26 @@ remember_role(const unsigned char *hash, const char *role)
 }
 
 /*
+ * The next result of a pipeline whose end has not come; NULL: the connection is
+ * lost, or says nothing more, which would be waited for without end.
+ */
+static PGresult *
+next_result(Worker *worker)
+{
+	PGresult   *result = PQgetResult(worker->connection);
+
+	/* One NULL stands behind the results of each statement. */
+	if (result == NULL)
+		result = PQgetResult(worker->connection);
+	if (PQstatus(worker->connection) != CONNECTION_OK)
+	{
+		PQclear(result);
+		return NULL;
+	}
+	return result;
+}
+
+/*
  * Sets the role of a job's token, or answers that there is none; false where the
  * connection is lost.
  */
@@ -196,17 +216,14 @@ authenticate(Worker *worker, Job *job)
 		return false;
 	for (;;)
 	{
-		PGresult   *result = PQgetResult(worker->connection);
+		PGresult   *result = next_result(worker);
 		ExecStatusType status = PQresultStatus(result);
 
-		if (PQstatus(worker->connection) != CONNECTION_OK)
-		{
-			PQclear(result);
+		if (result == NULL)
 			return false;
-		}
 		if (status == PGRES_TUPLES_OK && PQntuples(result) == 1 && !PQgetisnull(result, 0, 0))
 			job->role = text_copy(PQgetvalue(result, 0, 0));
-		else if (result != NULL && status == PGRES_FATAL_ERROR && !failed)
+		else if (status == PGRES_FATAL_ERROR && !failed)
 		{
 			failed = true;
 			log_line(LOG_ERROR, "could not look a token up", "message",
@@ -400,16 +417,11 @@ read_results(Worker *worker, Job *job, bool is_preparing)
 
 	for (;;)
 	{
-		PGresult   *result = PQgetResult(worker->connection);
-		ExecStatusType status;
+		PGresult   *result = next_result(worker);
+		ExecStatusType status = PQresultStatus(result);
 
 		if (result == NULL)
-		{
-			if (PQstatus(worker->connection) != CONNECTION_OK)
-				return false;
-			continue;
-		}
-		status = PQresultStatus(result);
+			return false;
 		if (status == PGRES_TUPLES_OK && !has_role)
 			has_role = true;
 		else if (status == PGRES_TUPLES_OK && PQntuples(result) == 1 && PQfnumber(result, "body") >= 0)
@@ -423,8 +435,6 @@ read_results(Worker *worker, Job *job, bool is_preparing)
 				refuse_role(job, result);
 		}
 		PQclear(result);
-		if (PQstatus(worker->connection) != CONNECTION_OK)
-			return false;
 		if (status == PGRES_PIPELINE_SYNC)
 			break;
 	}

@@ -30,11 +30,15 @@ RETURNS TABLE (
 LANGUAGE sql STABLE SECURITY DEFINER ROWS 10
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT w.kind, w.number, w.pid, w.started_at, w.idle, w.task_id, w.step_no, w.since
+    -- Whose task it is nobody knows here, so where access is enforced none is named.
+    SELECT w.kind, w.number, w.pid, w.started_at, w.idle,
+           CASE WHEN NOT tasker._is_enforced() THEN w.task_id END,
+           CASE WHEN NOT tasker._is_enforced() THEN w.step_no END,
+           w.since
     FROM tasker._workers() AS w;
 $$;
 COMMENT ON FUNCTION tasker._processes() IS
-'What tasker._workers() says of the engine''s processes, with the owner''s rights. Private.';
+'What tasker._workers() says of the engine''s processes, with the owner''s rights; their tasks only where access is not enforced. Private.';
 
 CREATE FUNCTION tasker.system_health(
     OUT total_tasks bigint,

@@ -14,7 +14,7 @@ use Socket qw(SOCK_DGRAM);
 use TaskerTest;
 use Test::More;
 
-my $node = new_server('agent', 'tasker.executors = 0');
+my $node = new_server('agent', '');
 install_tasker($node, 'postgres');
 
 # A socket's path has room for 107 bytes.

@@ -132,7 +132,7 @@ SET jit = off
 AS $$
     WITH total AS MATERIALIZED (
         SELECT p.namespace, p.name AS task, p.version, s.name AS step,
-               t.step_no, t.from_state, t.to_state, t.bucket, t.moves, t.seconds,
+               t.step_no, t.from_state, t.to_state, t.bucket, t.moves, t.microseconds,
                CASE WHEN t.step_no = 0 THEN tasker._task_state(t.to_state)::text
                     ELSE tasker._step_state(t.to_state)::text END AS state
         FROM tasker._move_totals() AS t
@@ -144,7 +144,7 @@ AS $$
                ARRAY[t.namespace, t.task, coalesce(t.step, t.state)] AS label_values,
                t.bucket,
                sum(t.moves) AS moves,
-               sum(t.seconds) AS seconds
+               sum(t.microseconds) AS microseconds
         FROM total AS t
         WHERE t.bucket >= 0
           AND (t.step_no > 0 OR t.state IN ('complete', 'error', 'cancelled'))
@@ -209,7 +209,7 @@ AS $$
     CROSS JOIN unnest(tasker._duration_bounds() || double precision 'Infinity') WITH ORDINALITY AS b (bound, place)
     GROUP BY d.name, d.label_values, b.bound
     UNION ALL
-    SELECT d.name, 'sum', d.label_values, NULL, sum(d.seconds)
+    SELECT d.name, 'sum', d.label_values, NULL, sum(d.microseconds)::double precision / 1000000
     FROM duration AS d
     GROUP BY d.name, d.label_values
     UNION ALL

@@ -11,7 +11,7 @@ CREATE TABLE tasker.metric_total (
     to_state smallint NOT NULL,
     bucket smallint NOT NULL,
     moves bigint NOT NULL,
-    seconds double precision NOT NULL,
+    microseconds bigint NOT NULL,
     PRIMARY KEY (plan_id, step_no, from_state, to_state, bucket)
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE tasker.metric_total IS 'State changes counted so far, of the transactions that tasker.metric_cursor is past. People call tasker.metrics().';
@@ -21,7 +21,7 @@ COMMENT ON COLUMN tasker.metric_total.from_state IS 'Code of the state before; -
 COMMENT ON COLUMN tasker.metric_total.to_state IS 'Code of the state after.';
 COMMENT ON COLUMN tasker.metric_total.bucket IS 'Of what left in_progress: how many of the bounds of durations are below the time it was there; -1 for other changes.';
 COMMENT ON COLUMN tasker.metric_total.moves IS 'Number of changes.';
-COMMENT ON COLUMN tasker.metric_total.seconds IS 'Time in in_progress, in seconds, of all of them together.';
+COMMENT ON COLUMN tasker.metric_total.microseconds IS 'Time in in_progress of all of them together. Whole numbers, whose sum does not depend on the order: a counter must not fall.';
 
 CREATE TABLE tasker.metric_cursor (
     "only" boolean PRIMARY KEY DEFAULT true CHECK ("only"),
@@ -136,20 +136,20 @@ BEGIN
     ), counted AS (
         SELECT r.plan_id, r.step_no, r.from_state, r.to_state, r.is_start_too, r.bucket,
                count(*) AS moves,
-               coalesce(sum(r.seconds), 0) AS seconds
+               coalesce(sum(round(r.seconds * 1000000)::bigint), 0)::bigint AS microseconds
         FROM row AS r
         GROUP BY 1, 2, 3, 4, 5, 6
     ), part AS (
         SELECT c.plan_id, c.step_no,
                CASE WHEN c.is_start_too THEN 1::smallint ELSE c.from_state END AS from_state,
-               c.to_state, c.bucket, c.moves, c.seconds
+               c.to_state, c.bucket, c.moves, c.microseconds
         FROM counted AS c
         UNION ALL
         SELECT c.plan_id, c.step_no, c.from_state, 1::smallint, -1, c.moves, 0
         FROM counted AS c
         WHERE c.is_start_too
     )
-    SELECT p.plan_id, p.step_no, p.from_state, p.to_state, p.bucket::smallint, sum(p.moves)::bigint, sum(p.seconds)
+    SELECT p.plan_id, p.step_no, p.from_state, p.to_state, p.bucket::smallint, sum(p.moves)::bigint, sum(p.microseconds)::bigint
     FROM part AS p
     GROUP BY 1, 2, 3, 4, 5;
 END;
@@ -217,21 +217,23 @@ DECLARE
     told bigint;
     new_ids int8multirange;
 BEGIN
-    SELECT c.*
-    INTO place
-    FROM tasker.metric_cursor AS c
-    FOR UPDATE;
-    IF NOT FOUND THEN
-        INSERT INTO tasker.metric_cursor (tick_id, next_xid, running, events)
-        VALUES (0, 0, '{}', 0)
-        RETURNING * INTO place;
-    END IF;
     SELECT t.events
     INTO told
     FROM tasker.tick AS t
     ORDER BY t.tick_id DESC
     LIMIT 1;
-    IF NOT FOUND OR told - place.events < at_least THEN
+    IF NOT FOUND OR told - coalesce((SELECT c.events FROM tasker.metric_cursor AS c), 0) < at_least THEN
+        RETURN 0;
+    END IF;
+    -- Not before: a database that data is restored into must not have one.
+    INSERT INTO tasker.metric_cursor (tick_id, next_xid, running, events)
+    VALUES (0, 0, '{}', 0)
+    ON CONFLICT ("only") DO NOTHING;
+    SELECT c.*
+    INTO place
+    FROM tasker.metric_cursor AS c
+    FOR UPDATE;
+    IF told - place.events < at_least THEN
         RETURN 0;
     END IF;
 
@@ -261,12 +263,12 @@ BEGIN
         SELECT coalesce(range_agg(int8range(x.xid << 20, (x.xid + 1) << 20)), '{}')
         FROM unnest(target.running) AS x (xid));
 
-    INSERT INTO tasker.metric_total AS m (plan_id, step_no, from_state, to_state, bucket, moves, seconds)
-    SELECT n.plan_id, n.step_no, n.from_state, n.to_state, n.bucket, n.moves, n.seconds
+    INSERT INTO tasker.metric_total AS m (plan_id, step_no, from_state, to_state, bucket, moves, microseconds)
+    SELECT n.plan_id, n.step_no, n.from_state, n.to_state, n.bucket, n.moves, n.microseconds
     FROM tasker._count_moves(new_ids) AS n
     ON CONFLICT (plan_id, step_no, from_state, to_state, bucket) DO UPDATE
     SET moves = m.moves + EXCLUDED.moves,
-        seconds = m.seconds + EXCLUDED.seconds;
+        microseconds = m.microseconds + EXCLUDED.microseconds;
     UPDATE tasker.metric_cursor AS c
     SET tick_id = target.tick_id,
         next_xid = target.next_xid,

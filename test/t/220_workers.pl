@@ -82,7 +82,7 @@ my $rows = TASKS / 20;
 $node->safe_psql('postgres', <<"SQL");
 SELECT tasker.create_tasks('mixed',
                            array_fill(jsonb_build_object('text', repeat('lorem ipsum ', 500)), ARRAY[$rows]),
-                           run_at => tasker.clock() + part * interval '400 ms')
+                           run_at => tasker.clock() + part * interval '600 ms')
 FROM generate_series(1, 20) AS part
 SQL
 my $start = time;

@@ -76,7 +76,8 @@ AS $$
     )
     INSERT INTO tasker.subscriber_cursor (subscriber_id, tick_id, born_xmax, born_running, fetched_at)
     SELECT for_subscriber,
-           coalesce((SELECT max(t.tick_id) FROM tasker.tick AS t), tasker._first_tick()),
+           -- Where there is none yet: before the first, whose number only the notifier makes.
+           coalesce((SELECT max(t.tick_id) FROM tasker.tick AS t), 0),
            pg_snapshot_xmax(i.snapshot)::text::bigint + i.base,
            i.own || ARRAY(SELECT x.xid::text::bigint + i.base FROM pg_snapshot_xip(i.snapshot) AS x (xid)),
            tasker.clock()

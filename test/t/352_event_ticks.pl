@@ -344,4 +344,21 @@ $holder->quit;
 is(query("SELECT count(*) FROM tasker.fetch_events('rings')"), '10', 'and finds what it wants');
 $listener->quit;
 
+# Who subscribes before it sees the first tick of a database.
+$node->safe_psql('postgres', 'CREATE DATABASE fresh');
+$node->safe_psql('fresh', q{CREATE EXTENSION tasker});
+is($node->safe_psql('fresh', 'SELECT count(*) FROM tasker.tick'), '0', 'a fresh database has no tick');
+my $early = $node->background_psql('fresh');
+$early->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
+$early->query_safe('SELECT count(*) FROM tasker.tick');
+$node->safe_psql('fresh', q{SELECT tasker.register_event('fresh.news', 'Something new.')});
+$node->safe_psql('fresh', q{SELECT tasker.publish_event('fresh.news', '{"n": 0}')});
+$node->poll_query_until('fresh', 'SELECT count(*) > 0 FROM tasker.tick') or die 'there is no tick';
+$early->query_safe(q{SELECT tasker.subscribe('early', '{*}')});
+$early->query_safe('COMMIT');
+$early->quit;
+$node->safe_psql('fresh', q{SELECT tasker.publish_event('fresh.news', '{"n": 1}')});
+is($node->safe_psql('fresh', q{SELECT string_agg(payload ->> 'n', ' ') FROM tasker.fetch_events('early', wait => '60 s') WHERE name = 'fresh.news'}),
+	'1', 'who subscribed before it saw a tick gets what was published afterwards');
+
 done_testing();

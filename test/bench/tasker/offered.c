@@ -183,13 +183,22 @@ subscribe(PGconn *db, long number)
 					 (const char *[]) {name, number == 0 ? NULL : filter}));
 }
 
-/* The warm-up, so that handlers are known to be quick. */
+/* The warm-up: handlers are known to be quick, and each session has its plans. */
 static void
 warm_up(PGconn *db)
 {
-	run(db, "CREATE TEMPORARY TABLE warm AS "
-		"SELECT id FROM tasker.create_tasks('diamond', array_fill('{}'::jsonb, ARRAY[500])) AS id");
+	for (int i = 0; i < GROUPS; i++)
+	{
+		char		group[16];
+
+		snprintf(group, sizeof(group), "g%d", i);
+		PQclear(run_with(db, "SELECT count(*) FROM tasker.create_tasks('diamond', array_fill('{}'::jsonb, ARRAY[10]), correlation_id => $1)",
+						 1, (const char *[]) {group}));
+	}
 	wait_until(db, "SELECT bench.at_rest()");
+	wait_until(db, "SELECT NOT EXISTS (SELECT FROM tasker.subscriber AS s "
+			   "                   WHERE NOT EXISTS (SELECT FROM tasker.consumer AS c "
+			   "                                     WHERE c.subscriber_id = s.subscriber_id AND c.acked_id IS NOT NULL))");
 }
 
 int
@@ -206,7 +215,6 @@ main(int argc, char **argv)
 	char	   *lag;
 
 	run_file(db, argv[0], "setup.sql");
-	warm_up(db);
 	for (long i = 0; i < subscribers; i++)
 		subscribe(db, i);
 	in_child(listeners, session_count);
@@ -214,6 +222,7 @@ main(int argc, char **argv)
 		in_child(subscriber, i);
 	while (atol(scalar(db, "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'LISTEN tasker_events'", 0, NULL)) < session_count + 1)
 		pause_us(50000);
+	warm_up(db);
 	mark("run");
 	start = clock_us();
 	tasks = offer(db, watcher, rate, seconds);

@@ -30,6 +30,7 @@ stop(void)
 	pool_stop();
 	events_stop();
 	server_stop();
+	auth_stop();
 }
 
 const Role rest_role = {"rest", start, pool_is_ready, server_address, auth_reload, drain, server_is_idle, stop};

@@ -177,17 +177,17 @@ answer_set_tag(Answer *answer)
 }
 
 /*
- * gzip, where that makes it shorter.
+ * gzip, where that makes it shorter; effort: 1 to 9.
  */
 void
-answer_compress(Answer *answer)
+answer_compress(Answer *answer, int effort)
 {
 	z_stream	stream = {0};
 	Text		packed = {0};
 	size_t		most;
 
 	if (answer->body.length < COMPRESS_FROM || answer->content_encoding != NULL ||
-		deflateInit2(&stream, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+		deflateInit2(&stream, effort, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
 		return;
 	most = deflateBound(&stream, answer->body.length);
 	packed.data = malloc(most);

@@ -22,28 +22,92 @@
 static pthread_rwlock_t keys_lock = PTHREAD_RWLOCK_INITIALIZER;
 static JwtKeys *keys;
 
+/* Whoever makes new keys, and what he makes them of besides files. */
+static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+static Text fetched;			/* the last good set of a URL */
+static const char *fetched_from;	/* NULL: there is none */
+
+/*
+ * Makes the keys of what the settings name, or none.  Where that fails those that
+ * there are stay.
+ */
 static bool
-load_keys(void)
+make_keys(char **why)
 {
 	const char *key_file = setting_text("jwt-key");
-	const char *jwks_file = setting_text("jwks");
-	JwtKeys    *fresh;
-	char	   *why = NULL;
+	const char *jwks = setting_text("jwks");
+	bool		is_url = jwks_is_url(jwks);
+	JwtKeys    *fresh = NULL;
 
-	if (key_file == NULL && jwks_file == NULL)
-		return true;
-	fresh = jwt_keys_read(key_file, jwks_file, &why);
-	if (fresh == NULL)
+	/* What another address gave is not to be trusted any longer. */
+	if (fetched_from != NULL && (!is_url || strcmp(fetched_from, jwks) != 0))
 	{
-		log_line(LOG_ERROR, "could not read the keys of JSON Web Tokens", "why", why, NULL);
-		free(why);
-		return false;
+		text_free(&fetched);
+		fetched_from = NULL;
+	}
+	if (key_file != NULL || jwks != NULL)
+	{
+		fresh = jwt_keys_read(key_file, is_url ? NULL : jwks, &fetched, why);
+		if (fresh == NULL)
+			return false;
 	}
 	pthread_rwlock_wrlock(&keys_lock);
 	jwt_keys_free(keys);
 	keys = fresh;
 	pthread_rwlock_unlock(&keys_lock);
 	return true;
+}
+
+/* Called by the thread that fetches: a set that is good replaces the last one. */
+static bool
+take_set(const char *url, const char *set, size_t length, char **why)
+{
+	const char *jwks;
+	Text		last;
+	const char *last_from;
+	bool		is_good = true;
+
+	pthread_mutex_lock(&making);
+	jwks = setting_text("jwks");
+	/* The settings have changed meanwhile, and it is fetched again. */
+	if (jwks != NULL && strcmp(jwks, url) == 0)
+	{
+		last = fetched;
+		last_from = fetched_from;
+		fetched = (Text) {0};
+		text_add(&fetched, set != NULL ? set : "", length);
+		fetched_from = jwks;
+		is_good = make_keys(why);
+		if (is_good)
+			text_free(&last);
+		else
+		{
+			text_free(&fetched);
+			fetched = last;
+			fetched_from = last_from;
+		}
+	}
+	pthread_mutex_unlock(&making);
+	return is_good;
+}
+
+static bool
+load_keys(void)
+{
+	const char *jwks = setting_text("jwks");
+	const char *problem = jwks_is_url(jwks) ? jwks_url_problem(jwks) : NULL;
+	char	   *why = problem != NULL ? text_copy(problem) : NULL;
+	bool		is_done;
+
+	pthread_mutex_lock(&making);
+	is_done = problem == NULL && make_keys(&why);
+	pthread_mutex_unlock(&making);
+	if (!is_done)
+		log_line(LOG_ERROR, "could not read the keys of JSON Web Tokens", "why", why, NULL);
+	else if (jwks_is_url(jwks))
+		is_done = jwks_fetch(take_set);
+	free(why);
+	return is_done;
 }
 
 bool
@@ -67,6 +131,12 @@ void
 auth_reload(void)
 {
 	(void) load_keys();
+}
+
+void
+auth_stop(void)
+{
+	jwks_stop();
 }
 
 static bool
@@ -147,6 +217,7 @@ check_bearer(const char *token, char **who, const char **why)
 		.audience = setting_text("jwt-audience"),
 		.now = (long long) time(NULL)
 	};
+	bool		lacks_key = false;
 
 	if (strncmp(token, TOKEN_PREFIX, strlen(TOKEN_PREFIX)) == 0)
 	{
@@ -156,9 +227,14 @@ check_bearer(const char *token, char **who, const char **why)
 	*why = "The token is unknown.";
 	pthread_rwlock_rdlock(&keys_lock);
 	if (keys != NULL)
-		*who = jwt_role(keys, &rules, token, why);
+		*who = jwt_role(keys, &rules, token, &lacks_key, why);
 	pthread_rwlock_unlock(&keys_lock);
-	return *who != NULL ? AUTH_ROLE : AUTH_REFUSED;
+	if (*who != NULL)
+		return AUTH_ROLE;
+	if (!lacks_key || !jwks_is_url(setting_text("jwks")) || !jwks_may_come())
+		return AUTH_REFUSED;
+	*why = "The key that the token is signed by is not there yet.";
+	return AUTH_LATER;
 }
 
 /*

@@ -7,7 +7,7 @@
  * describes it.  rest_server.c is the HTTP server and the only file that knows
  * its library, rest_pool.c asks the database, rest_answer.c words what comes
  * back, rest_events.c is the live stream, rest_auth.c and rest_jwt.c say who asks,
- * rest_pages.c has the files of the pages.
+ * by keys that rest_jwks.c may fetch, rest_pages.c has the files of the pages.
  */
 #ifndef TASKER_REST_INTERNAL_H
 #define TASKER_REST_INTERNAL_H
@@ -166,7 +166,7 @@ extern void answer_problem(Answer *answer, int status, const char *detail, const
 extern void answer_error(Answer *answer, const Route *route, const char *sqlstate, const char *message,
 						 const char *detail, const char *hint, const char *errors);
 extern void answer_set_tag(Answer *answer);
-extern void answer_compress(Answer *answer);
+extern void answer_compress(Answer *answer, int effort);
 extern void answer_free(Answer *answer);
 extern const char *status_title(int status);
 
@@ -179,7 +179,8 @@ typedef enum AuthResult
 	AUTH_NONE,					/* the agent's own role */
 	AUTH_ROLE,
 	AUTH_TOKEN,					/* the database knows whose it is */
-	AUTH_REFUSED
+	AUTH_REFUSED,
+	AUTH_LATER					/* what it would be known by is not there yet */
 } AuthResult;
 
 extern bool auth_start(void);
@@ -188,6 +189,7 @@ extern AuthResult auth_check(const char *authorization, const char *proxy_role, 
 							 bool is_required, char **who, const char **why);
 extern bool auth_is_required(void);
 extern bool auth_is_proxy(const char *address);
+extern void auth_stop(void);
 
 /* ---- JSON Web Tokens (rest_jwt.c) */
 typedef struct JwtRules
@@ -200,10 +202,21 @@ typedef struct JwtRules
 
 typedef struct JwtKeys JwtKeys;
 
-extern JwtKeys *jwt_keys_read(const char *key_file, const char *jwks_file, char **why);
+extern JwtKeys *jwt_keys_read(const char *key_file, const char *jwks_file, const Text *fetched, char **why);
 extern JwtKeys *jwt_keys_of(const char *key, size_t key_length, const char *jwks, size_t jwks_length, char **why);
 extern void jwt_keys_free(JwtKeys *keys);
-extern char *jwt_role(const JwtKeys *keys, const JwtRules *rules, const char *token, const char **why);
+extern char *jwt_role(const JwtKeys *keys, const JwtRules *rules, const char *token, bool *lacks_key, const char **why);
+
+/* ---- a key set behind a URL (rest_jwks.c) */
+
+/* Takes what was fetched from there; false, and why not, to be freed. */
+typedef bool JwksTaker(const char *url, const char *set, size_t length, char **why);
+
+extern bool jwks_is_url(const char *where);
+extern const char *jwks_url_problem(const char *url);
+extern bool jwks_fetch(JwksTaker *taker);
+extern bool jwks_may_come(void);
+extern void jwks_stop(void);
 
 /* ---- the stream of events (rest_events.c) */
 typedef struct Stream Stream;
@@ -225,6 +238,9 @@ typedef struct Page
 	char	   *data;
 	size_t		length;
 	char		etag[24];
+	char	   *packed;			/* by gzip; NULL: that is no shorter */
+	size_t		packed_length;
+	char		packed_etag[24];
 } Page;
 
 extern void pages_load(void);

@@ -360,8 +360,11 @@ read_file(const char *path, size_t *length, char **why)
 	return data;
 }
 
+/*
+ * Keys of files, each of which may be NULL; fetched is a set that is none.
+ */
 JwtKeys *
-jwt_keys_read(const char *key_file, const char *jwks_file, char **why)
+jwt_keys_read(const char *key_file, const char *jwks_file, const Text *fetched, char **why)
 {
 	size_t		key_length = 0;
 	size_t		jwks_length = 0;
@@ -370,7 +373,8 @@ jwt_keys_read(const char *key_file, const char *jwks_file, char **why)
 	JwtKeys    *keys = NULL;
 
 	if ((key_file == NULL || key != NULL) && (jwks_file == NULL || jwks != NULL))
-		keys = jwt_keys_of(key, key_length, jwks, jwks_length, why);
+		keys = jwt_keys_of(key, key_length, jwks_file != NULL ? jwks : fetched->data,
+						   jwks_file != NULL ? jwks_length : fetched->length, why);
 	free(key);
 	free(jwks);
 	return keys;
@@ -443,10 +447,13 @@ verify(const JwtKey *key, const char *text, size_t length, const unsigned char *
 	return false;
 }
 
-/* Whether one of the keys that its header allows has signed the token. */
+/*
+ * Whether one of the keys that its header allows has signed the token.
+ * lacks_key: there is none of the id that it names, or at all.
+ */
 static bool
 is_signed(const JwtKeys *keys, json_t *header, const char *text, size_t length,
-		  const unsigned char *signature, size_t signature_length, const char **why)
+		  const unsigned char *signature, size_t signature_length, bool *lacks_key, const char **why)
 {
 	const char *name = json_string_value(json_object_get(header, "alg"));
 	const char *id = json_string_value(json_object_get(header, "kid"));
@@ -460,10 +467,13 @@ is_signed(const JwtKeys *keys, json_t *header, const char *text, size_t length,
 	if (json_object_get(header, "crit") != NULL)
 		return false;
 	*why = "The token's signature is wrong.";
+	*lacks_key = true;
 	for (int i = 0; i < keys->count; i++)
 	{
 		const JwtKey *key = &keys->keys[i];
 
+		if (key->algorithm == algorithm && (id == NULL || (key->id != NULL && strcmp(id, key->id) == 0)))
+			*lacks_key = false;
 		if (key->algorithm == algorithm && (id == NULL || key->id == NULL || strcmp(id, key->id) == 0) &&
 			verify(key, text, length, signature, signature_length))
 			return true;
@@ -522,10 +532,11 @@ decode_object(const char *text, size_t length)
 }
 
 /*
- * The role that a token is for, to be freed; NULL, and why not.
+ * The role that a token is for, to be freed; NULL, and why not.  lacks_key: it may
+ * be good, by a key that is not there.
  */
 char *
-jwt_role(const JwtKeys *keys, const JwtRules *rules, const char *token, const char **why)
+jwt_role(const JwtKeys *keys, const JwtRules *rules, const char *token, bool *lacks_key, const char **why)
 {
 	const char *first = strchr(token, '.');
 	const char *second = first != NULL ? strchr(first + 1, '.') : NULL;
@@ -536,6 +547,7 @@ jwt_role(const JwtKeys *keys, const JwtRules *rules, const char *token, const ch
 	json_t	   *role;
 	char	   *found = NULL;
 
+	*lacks_key = false;
 	*why = "The token is malformed.";
 	if (second != NULL && strlen(token) <= MAX_TOKEN)
 	{
@@ -544,7 +556,7 @@ jwt_role(const JwtKeys *keys, const JwtRules *rules, const char *token, const ch
 		signature = decode(second + 1, strlen(second + 1), &signature_length);
 	}
 	if (header != NULL && claims != NULL && signature != NULL &&
-		is_signed(keys, header, token, (size_t) (second - token), signature, signature_length, why) &&
+		is_signed(keys, header, token, (size_t) (second - token), signature, signature_length, lacks_key, why) &&
 		(*why = check_claims(claims, rules)) == NULL)
 	{
 		*why = "The token names no role.";

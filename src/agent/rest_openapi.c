@@ -127,6 +127,8 @@ describe_answers(Text *text, const Route *route)
 		describe_problem(text, 415);
 		describe_problem(text, 422);
 	}
+	else if (strstr(route->pattern, "/diagram") != NULL)
+		describe_problem(text, 422);
 	text_say(text, "}");
 }
 

@@ -51,13 +51,35 @@ type_of(const char *name)
 	return NULL;
 }
 
+/* Both forms of a page are made once, and each has a tag of its own. */
+static void
+pack(Page *page)
+{
+	Answer		answer = {0};
+
+	answer.body = (Text) {page->data, page->length, 0};
+	answer_set_tag(&answer);
+	memcpy(page->etag, answer.etag, sizeof(page->etag));
+	answer.body = (Text) {0};
+	text_add(&answer.body, page->data, page->length);
+	answer_compress(&answer, 9);
+	if (answer.content_encoding != NULL)
+	{
+		answer_set_tag(&answer);
+		memcpy(page->packed_etag, answer.etag, sizeof(page->packed_etag));
+		page->packed = answer.body.data;
+		page->packed_length = answer.body.length;
+		answer.body = (Text) {0};
+	}
+	answer_free(&answer);
+}
+
 /* A file that can't be read, or is of no type that is served, is not there. */
 static void
 load(const char *file, const char *name)
 {
 	const char *type = type_of(name);
 	Page	   *page = &pages[page_count];
-	Answer		answer = {0};
 	FILE	   *stream;
 	struct stat status;
 
@@ -69,9 +91,7 @@ load(const char *file, const char *name)
 		page->length = fread(page->data, 1, (size_t) status.st_size, stream);
 		page->type = type;
 		page->path = strcmp(name, "index.html") == 0 ? text_copy("") : text_format("assets/%s", name);
-		answer.body = (Text) {page->data, page->length, 0};
-		answer_set_tag(&answer);
-		memcpy(page->etag, answer.etag, sizeof(page->etag));
+		pack(page);
 		page_count++;
 	}
 	fclose(stream);

@@ -27,6 +27,7 @@ typedef struct Worker
 	PGconn	   *connection;
 	int			failures;		/* to connect, in a row */
 	long long	next_try;		/* when to connect again, in ms */
+	long		timeout;		/* that the connection was set to, in ms */
 	bool		has_role_statement;
 	bool	   *is_prepared;	/* by route */
 } Worker;
@@ -71,7 +72,7 @@ disconnect(Worker *worker)
 
 /* What a connection keeps. */
 static bool
-set_up(PGconn *connection, char **why)
+set_up(PGconn *connection, long timeout_ms, char **why)
 {
 	char		timeout[24];
 	const char *values[] = {timeout};
@@ -81,7 +82,7 @@ set_up(PGconn *connection, char **why)
 	PQsetNoticeReceiver(connection, ignore_notice, NULL);
 	if (setting_flag("prepared"))
 	{
-		snprintf(timeout, sizeof(timeout), "%ld", setting_ms("request-timeout"));
+		snprintf(timeout, sizeof(timeout), "%ld", timeout_ms);
 		result = db_query(connection, "SELECT pg_catalog.set_config('statement_timeout', $1, false)", 1, values);
 		done = PQresultStatus(result) == PGRES_TUPLES_OK;
 		PQclear(result);
@@ -103,13 +104,15 @@ connect_worker(Worker *worker)
 {
 	char	   *why = NULL;
 
-	if (worker->connection != NULL && PQstatus(worker->connection) == CONNECTION_OK)
+	if (worker->connection != NULL && PQstatus(worker->connection) == CONNECTION_OK &&
+		worker->timeout == setting_ms("request-timeout"))
 		return true;
 	disconnect(worker);
 	if (now_ms() < worker->next_try)
 		return false;
+	worker->timeout = setting_ms("request-timeout");
 	worker->connection = db_open(setting_text("database"), &why);
-	if (worker->connection != NULL && set_up(worker->connection, &why))
+	if (worker->connection != NULL && set_up(worker->connection, worker->timeout, &why))
 	{
 		if (worker->failures > 0)
 			log_line(LOG_INFO, "the database is there again", NULL);
@@ -529,15 +532,20 @@ draw(Answer *answer)
 	char	   *svg;
 	size_t		length;
 	const char *why;
+	SvgResult	result = svg_render(answer->body.data, answer->body.length, &svg, &length, &why);
+	char	   *detail;
 
-	if (svg_render(answer->body.data, answer->body.length, &svg, &length, &why))
+	if (result == SVG_DRAWN)
 	{
 		text_free(&answer->body);
 		answer->body = (Text) {svg, length, length};
 		return;
 	}
-	log_line(LOG_WARNING, "could not draw a diagram", "why", why, NULL);
-	answer_problem(answer, 503, why, "The other formats can be had.");
+	if (result == SVG_FAILED)
+		log_line(LOG_WARNING, "could not draw a diagram", "why", why, NULL);
+	detail = text_format("The diagram was not drawn: %s.", why);
+	answer_problem(answer, result == SVG_TOO_LARGE ? 422 : 503, detail, "The other formats can be had.");
+	free(detail);
 }
 
 static void
@@ -550,7 +558,7 @@ finish_job(Job *job)
 	if (answer->status == 200 && job->route->methods == METHOD_GET)
 		answer_set_tag(answer);
 	if (job->may_compress)
-		answer_compress(answer);
+		answer_compress(answer, 1);
 	atomic_fetch_sub(&busy, 1);
 	job->done(job);
 }

@@ -65,6 +65,7 @@ typedef struct Exchange
 	int			allowed;		/* of a 405 */
 	bool		closes;
 	bool		is_too_long;
+	bool		is_stream;		/* counts among the open ones */
 	size_t		discarded;
 	Text		body;
 	Stream	   *stream;
@@ -79,6 +80,7 @@ static bool has_watcher;
 static atomic_bool stopping;
 static atomic_bool draining;
 static atomic_int under_way;
+static atomic_int streams;		/* open, or to be */
 static char address_text[300];
 
 static long long
@@ -203,8 +205,7 @@ add_cors(struct MHD_Response *response, struct MHD_Connection *connection)
 {
 	const char *origin = allowed_origin(connection);
 
-	if (setting_text("cors-origins") != NULL)
-		add_header(response, "Vary", "Origin, Accept-Encoding");
+	add_header(response, "Vary", setting_text("cors-origins") != NULL ? "Origin, Accept-Encoding" : "Accept-Encoding");
 	if (origin == NULL)
 		return;
 	add_header(response, "Access-Control-Allow-Origin", origin);
@@ -296,19 +297,35 @@ refuse(Exchange *exchange, int status, const char *detail, const char *hint)
 	return send_answer(exchange);
 }
 
+static bool
+accepts_gzip(struct MHD_Connection *connection)
+{
+	const char *accepted = header_value(connection, "Accept-Encoding");
+	const char *found = accepted != NULL ? strstr(accepted, "gzip") : NULL;
+
+	return found != NULL && strncmp(found, "gzip;q=0", 8) != 0;
+}
+
 /* A file of the pages. */
 static enum MHD_Result
 send_page(Exchange *exchange)
 {
 	const Page *page = exchange->page;
 	const char *seen = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "If-None-Match");
-	bool		is_seen = seen != NULL && strstr(seen, page->etag) != NULL;
-	struct MHD_Response *response = MHD_create_response_from_buffer(is_seen ? 0 : page->length, page->data, MHD_RESPMEM_PERSISTENT);
+	bool		is_packed = page->packed != NULL && accepts_gzip(exchange->connection);
+	const char *tag = is_packed ? page->packed_etag : page->etag;
+	bool		is_seen = seen != NULL && strstr(seen, tag) != NULL;
+	struct MHD_Response *response = MHD_create_response_from_buffer(is_seen ? 0 : is_packed ? page->packed_length : page->length,
+																	is_packed ? page->packed : page->data, MHD_RESPMEM_PERSISTENT);
 	enum MHD_Result result;
 
 	if (!is_seen)
 		add_header(response, "Content-Type", page->type);
-	add_header(response, "ETag", page->etag);
+	if (is_packed)
+		add_header(response, "Content-Encoding", "gzip");
+	if (page->packed != NULL)
+		add_header(response, "Vary", "Accept-Encoding");
+	add_header(response, "ETag", tag);
 	add_header(response, "Cache-Control", "no-cache");
 	add_header(response, "X-Content-Type-Options", "nosniff");
 	add_header(response, "Referrer-Policy", "no-referrer");
@@ -434,15 +451,6 @@ find_ambiguity(struct MHD_Connection *connection, const char *version)
 	if (header_count(connection, "Authorization") > 1)
 		return "Authorization is given twice.";
 	return NULL;
-}
-
-static bool
-accepts_gzip(struct MHD_Connection *connection)
-{
-	const char *accepted = header_value(connection, "Accept-Encoding");
-	const char *found = accepted != NULL ? strstr(accepted, "gzip") : NULL;
-
-	return found != NULL && strncmp(found, "gzip;q=0", 8) != 0;
 }
 
 /* Whether a body may be of the type that it says. */
@@ -586,6 +594,9 @@ authenticate(Exchange *exchange, int method, enum MHD_Result *result)
 		case AUTH_REFUSED:
 			*result = refuse(exchange, 401, why, "Send Authorization: Bearer, and a token of tasker.create_token().");
 			return false;
+		case AUTH_LATER:
+			*result = refuse(exchange, 503, why, NULL);
+			return false;
 		case AUTH_NONE:
 			break;
 	}
@@ -716,6 +727,10 @@ dispatch(Exchange *exchange)
 			job->values.values[job->values.count++] = exchange->body.data;
 			break;
 		case ROUTE_EVENTS:
+			exchange->is_stream = true;
+			if (atomic_fetch_add(&streams, 1) >= setting_number("max-streams"))
+				return refuse(exchange, 503, "As many streams of events are open as the setting max-streams allows.", NULL);
+			break;
 		case ROUTE_SQL:
 			break;
 	}
@@ -789,6 +804,8 @@ request_ended(void *context, struct MHD_Connection *connection, void **request,
 	/* First: nobody resumes a connection that is gone. */
 	if (exchange->stream != NULL)
 		stream_close(exchange->stream);
+	if (exchange->is_stream)
+		atomic_fetch_sub(&streams, 1);
 	watch(exchange->client, setting_ms("idle-timeout"));
 	for (size_t i = 0; i < sizeof(exchange->job.place) / sizeof(exchange->job.place[0]); i++)
 		free(exchange->job.place[i]);

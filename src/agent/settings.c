@@ -70,7 +70,7 @@ static const Setting settings[] = {
 	{"connect-to", TEXT, NULL, RELOADS, 0, 0, NULL, "LIST",
 	"http: where to connect to in place of a host, HOST:PORT:OTHER-HOST:OTHER-PORT, with commas between"},
 	{"tls-ca", TEXT, NULL, RELOADS, 0, 0, NULL, "FILE",
-	"http: certificates to check hosts by, PEM, in place of the system's"},
+	"certificates to check other hosts by, PEM, in place of the system's"},
 	{"namespaces", TEXT, NULL, STAYS, 0, 0, NULL, "LIST",
 	"http: steps of tasks in these namespaces only, with commas between"},
 	{"bound-to-session", FLAG, "on", STAYS, 0, 0, NULL, "BOOLEAN",
@@ -87,26 +87,30 @@ static const Setting settings[] = {
 	"connections to the database that REST uses"},
 	{"prepared", FLAG, "on", STAYS, 0, 0, NULL, NULL,
 	"whether REST prepares its statements: off behind a pooler in transaction mode"},
-	{"request-timeout", DURATION, "30s", STAYS, 100, 3600000, NULL, "TIME",
+	{"request-timeout", DURATION, "30s", RELOADS, 100, 3600000, NULL, "TIME",
 	"how long a request may take to arrive, and the database to answer it"},
 	{"idle-timeout", DURATION, "60s", STAYS, 1000, 3600000, NULL, "TIME",
 	"how long a client may take for its next request, or to read an answer"},
-	{"max-body", SIZE, "1MB", STAYS, 1024, 1024 * 1024 * 256, NULL, "SIZE",
+	{"max-body", SIZE, "1MB", RELOADS, 1024, 1024 * 1024 * 256, NULL, "SIZE",
 	"the longest body of a request"},
 	{"max-connections", NUMBER, "2000", STAYS, 1, 1000000, NULL, "N",
 	"clients that may be connected at once"},
 	{"max-connections-per-address", NUMBER, "0", STAYS, 0, 1000000, NULL, "N",
 	"how many of them from one address; 0: all"},
-	{"cors-origins", TEXT, NULL, STAYS, 0, 0, NULL, "LIST",
+	{"max-streams", NUMBER, "500", RELOADS, 0, 1000000, NULL, "N",
+	"streams of events that may be open at once"},
+	{"cors-origins", TEXT, NULL, RELOADS, 0, 0, NULL, "LIST",
 	"origins whose pages may read the answers, with commas between; *: all"},
-	{"hosts", TEXT, NULL, STAYS, 0, 0, NULL, "LIST",
+	{"hosts", TEXT, NULL, RELOADS, 0, 0, NULL, "LIST",
 	"names, beside addresses and localhost, by which REST may be called without credentials"},
 	{"auth", CHOICE, "auto", STAYS, 0, 0, "auto,on,off", "WHEN",
 	"whether REST asks for credentials: on, off, or auto: where others than this machine can connect"},
 	{"jwt-key", TEXT, NULL, RELOADS, 0, 0, NULL, "FILE",
 	"what JSON Web Tokens are signed by: a public key in PEM (RS256, ES256), else a secret (HS256)"},
-	{"jwks", TEXT, NULL, RELOADS, 0, 0, NULL, "FILE",
-	"the same as a JSON Web Key Set"},
+	{"jwks", TEXT, NULL, RELOADS, 0, 0, NULL, "FILE-OR-URL",
+	"the same as a JSON Web Key Set: a file, or a URL of https, or of http at this machine"},
+	{"jwks-refresh", DURATION, "5min", RELOADS, 1000, 86400000, NULL, "TIME",
+	"how often to fetch the key set of a URL; a token that names an unknown key has it fetched, too"},
 	{"jwt-role-claim", TEXT, "role", RELOADS, 0, 0, NULL, "NAME",
 	"claim that names the role of a request"},
 	{"jwt-issuer", TEXT, NULL, RELOADS, 0, 0, NULL, "NAME",
@@ -138,10 +142,17 @@ typedef struct Value
 {
 	_Atomic(const char *) text;
 	atomic_llong number;
-	Source		source;
 } Value;
 
 static Value values[SETTINGS];
+
+/* What was said so far, which others see once all of it has been read. */
+static struct
+{
+	const char *text;
+	long long	number;
+	Source		source;
+}			said[SETTINGS];
 
 static size_t
 find(const char *name)
@@ -339,6 +350,7 @@ take(size_t i, const char *text, Source source, const char *where)
 	long long	number = 0;
 	bool		ok = true;
 	char		buffer[200];
+	const char *known_text;
 
 	if (setting->type == FLAG)
 		ok = parse_flag(text, &number);
@@ -354,24 +366,31 @@ take(size_t i, const char *text, Source source, const char *where)
 				 range_of(setting, buffer, sizeof(buffer)));
 		return false;
 	}
-	if (values[i].source > source)
+	if (said[i].source > source)
 		return true;
 
-	if (atomic_load(&values[i].text) == NULL || strcmp(atomic_load(&values[i].text), text) != 0)
-		atomic_store(&values[i].text, keep_text(text));
-	atomic_store(&values[i].number, number);
-	values[i].source = source;
+	known_text = atomic_load(&values[i].text);
+	said[i].text = known_text != NULL && strcmp(known_text, text) == 0 ? known_text : keep_text(text);
+	said[i].number = number;
+	said[i].source = source;
 	return true;
 }
 
 static void
 take_default(size_t i)
 {
-	values[i].source = FROM_DEFAULT;
+	said[i].source = FROM_DEFAULT;
+	said[i].text = NULL;
 	if (settings[i].standard != NULL)
 		(void) take(i, settings[i].standard, FROM_DEFAULT, "default");
-	else
-		atomic_store(&values[i].text, NULL);
+}
+
+/* From now on that is its value, for all threads. */
+static void
+publish(size_t i)
+{
+	atomic_store(&values[i].text, said[i].text);
+	atomic_store(&values[i].number, said[i].number);
 }
 
 /* Where the file and the environment write underscores. */
@@ -551,8 +570,10 @@ settings_read(int argc, char **argv)
 		take_default(i);
 	ok = read_flags(argc, argv);
 	ok = read_environment() && ok;
-	if (ok && setting_text("config") != NULL)
-		ok = read_file(setting_text("config"));
+	if (ok && said[find("config")].text != NULL)
+		ok = read_file(said[find("config")].text);
+	for (size_t i = 0; i < SETTINGS; i++)
+		publish(i);
 	return ok;
 }
 
@@ -560,8 +581,6 @@ bool
 settings_reload(void)
 {
 	const char *path = setting_text("config");
-	const char *old_text[SETTINGS];
-	long long	old_number[SETTINGS];
 	Source		old_source[SETTINGS];
 	bool		ok;
 
@@ -569,25 +588,27 @@ settings_reload(void)
 		return true;
 	for (size_t i = 0; i < SETTINGS; i++)
 	{
-		old_text[i] = atomic_load(&values[i].text);
-		old_number[i] = atomic_load(&values[i].number);
-		old_source[i] = values[i].source;
+		old_source[i] = said[i].source;
 		if (old_source[i] == FROM_FILE)
 			take_default(i);
 	}
 	ok = read_file(path);
 	for (size_t i = 0; i < SETTINGS; i++)
 	{
-		const char *text = atomic_load(&values[i].text);
-		bool		changed = strcmp(text ? text : "", old_text[i] ? old_text[i] : "") != 0;
+		const char *text = said[i].text;
+		const char *old_text = atomic_load(&values[i].text);
+		bool		changed = strcmp(text ? text : "", old_text ? old_text : "") != 0;
 
 		if (ok && (settings[i].reloads || !changed))
+		{
+			publish(i);
 			continue;
+		}
 		if (ok)
 			log_line(LOG_WARNING, "a setting has changed, which takes a restart", "setting", settings[i].name, NULL);
-		atomic_store(&values[i].text, old_text[i]);
-		atomic_store(&values[i].number, old_number[i]);
-		values[i].source = old_source[i];
+		said[i].text = old_text;
+		said[i].number = atomic_load(&values[i].number);
+		said[i].source = old_source[i];
 	}
 	return ok;
 }

@@ -579,7 +579,7 @@ render_in_turn(const char *dot, size_t length, char **svg, size_t *svg_length)
  * ends in a zero byte, which svg_length does not count; otherwise *why says
  * why there is none, as a text that stays.  For any thread.
  */
-bool
+SvgResult
 svg_render(const char *dot, size_t length, char **svg, size_t *svg_length, const char **why)
 {
 	struct timespec until;
@@ -600,7 +600,8 @@ svg_render(const char *dot, size_t length, char **svg, size_t *svg_length, const
 			pthread_mutex_unlock(&turn);
 		}
 	}
-	return *why == NULL;
+	return *why == NULL ? SVG_DRAWN :
+		*why == answer_texts[ANSWER_TOO_LARGE] ? SVG_TOO_LARGE : SVG_FAILED;
 }
 
 /*
@@ -657,7 +658,7 @@ svg_file(FILE *file, const char *name)
 		free(dot);
 		return EXIT_FAILED;
 	}
-	if (!svg_render(dot, length, &svg, &svg_length, &why))
+	if (svg_render(dot, length, &svg, &svg_length, &why) != SVG_DRAWN)
 	{
 		complain("%s was not drawn: %s", name, why);
 		free(dot);

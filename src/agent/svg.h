@@ -11,8 +11,15 @@
 /* By this argument the program knows that it is the process that draws. */
 #define SVG_CHILD "--svg-child"
 
-extern bool svg_render(const char *dot, size_t length, char **svg, size_t *svg_length,
-					   const char **why);
+typedef enum SvgResult
+{
+	SVG_DRAWN,
+	SVG_TOO_LARGE,				/* and will always be */
+	SVG_FAILED
+} SvgResult;
+
+extern SvgResult svg_render(const char *dot, size_t length, char **svg, size_t *svg_length,
+							const char **why);
 extern void svg_stop(void);
 extern int	svg_child(void);
 extern int	svg_files(int count, char *const *paths);

@@ -268,16 +268,18 @@ run(void *argument)
 bool
 jwks_fetch(JwksTaker *taker)
 {
+	bool		is_running;
+
 	pthread_mutex_lock(&lock);
 	is_wanted = is_behind = true;
 	pthread_cond_signal(&called);
-	pthread_mutex_unlock(&lock);
-	if (has_thread)
-		return true;
 	take_set = taker;
-	has_thread = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK &&
-		pthread_create(&thread, NULL, run, NULL) == 0;
-	return has_thread;
+	if (!has_thread)
+		has_thread = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK &&
+			pthread_create(&thread, NULL, run, NULL) == 0;
+	is_running = has_thread;
+	pthread_mutex_unlock(&lock);
+	return is_running;
 }
 
 /*

@@ -476,7 +476,10 @@ is_signed(const JwtKeys *keys, json_t *header, const char *text, size_t length,
 			*lacks_key = false;
 		if (key->algorithm == algorithm && (id == NULL || key->id == NULL || strcmp(id, key->id) == 0) &&
 			verify(key, text, length, signature, signature_length))
+		{
+			*lacks_key = false;
 			return true;
+		}
 	}
 	return false;
 }

@@ -6,6 +6,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
+use Compress::Zlib ();
 use IPC::Run;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
@@ -306,6 +307,90 @@ my @rest = grep { !$called{$_} } sort keys %operations;
 @rest = grep { !/^(list_workers|show_health_status|show_metrics|show_performance|show_bottlenecks)$/ } @rest
   if !$called{list_workers};
 is("@rest", 'resolve_task retry_task stream_events', 'every operation was called, or is below');
+
+# ---- a diagram that nobody could read
+
+$node->safe_psql('postgres', <<'SQL');
+SET client_min_messages = error;
+SELECT tasker.register_task(jsonb_build_object('name', 'large', 'step_templates',
+    jsonb_agg(jsonb_build_object('name', 's' || n, 'handler_class', 'quick')))::text)
+FROM generate_series(1, 1001) AS n;
+SQL
+$answer = $agent->call(GET => '/tasker/templates/default/large/diagram?format=svg');
+is($answer->{status}, 422, 'what is too large is not drawn');
+like($answer->{json}{detail}, qr/too large/, 'and the answer says so');
+note_answer('a diagram that is too large', $operations{show_template_diagram}, $answer);
+is($agent->call(GET => '/tasker/templates/default/large/diagram?format=dot')->{status}, 200, 'the other formats are there');
+
+# ---- the files of the pages
+
+my $plain = $agent->call(GET => '/tasker/');
+my $packed = $agent->call(GET => '/tasker/', undef, 'Accept-Encoding' => 'gzip');
+
+is("$plain->{status} $packed->{status}", '200 200', 'a page');
+is($plain->{headers}{'content-encoding'}, undef, 'comes as it is');
+is($packed->{headers}{'content-encoding'}, 'gzip', 'or compressed, for who takes that');
+is(Compress::Zlib::memGunzip($packed->{content}), $plain->{content}, 'and is the same');
+is("$plain->{headers}{vary} $packed->{headers}{vary}", 'Accept-Encoding Accept-Encoding', 'as others in between are told');
+isnt($plain->{headers}{etag}, $packed->{headers}{etag}, 'each has its tag');
+is($agent->call(GET => '/tasker/', undef, 'Accept-Encoding' => 'gzip', 'If-None-Match' => $packed->{headers}{etag})->{status}, 304,
+	'which spares who has it');
+
+# ---- what SIGHUP changes, and a limit on streams
+
+my $config = PostgreSQL::Test::Utils::tempdir . '/agent.conf';
+
+append_to_file($config, "max_streams = 2\n");
+my $other = RestAgent->new($node, 'postgres', '--config', $config);
+
+# The status of a stream, and the connection that it came by.
+sub open_stream
+{
+	my $connection = $other->connection;
+
+	print $connection "GET /tasker/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+	my $answered = RestAgent::read_until($connection, qr/\r\n\r\n/);
+	return ($answered =~ m{^HTTP/1.1 (\d+)}, $connection, $answered);
+}
+
+# Asks until it is so: an answer of the agent, or the end of one, comes when it comes.
+sub becomes_so
+{
+	my ($ask, $name) = @_;
+
+	for (1 .. 600)
+	{
+		return pass($name) if $ask->();
+		select undef, undef, undef, 0.1;
+	}
+	return fail($name);
+}
+
+my @streams = map { [ open_stream() ] } 1 .. 3;
+is(join(' ', map { $_->[0] } @streams), '200 200 503', 'no more streams than may be open');
+like($streams[2][2], qr/^Retry-After: \d+\r$/m, 'who comes too late may come again');
+close $streams[0][1];
+becomes_so(sub { (open_stream())[0] == 200 }, 'and finds room where one has gone');
+is($other->call(GET => '/tasker/me')->{status}, 200, 'other requests do not count');
+
+sub evil_status
+{
+	my ($header) = @_;
+	my $connection = $other->connection;
+
+	print $connection "GET /tasker/me HTTP/1.1\r\n$header\r\nConnection: close\r\n\r\n";
+	return RestAgent::read_until($connection, qr/\}\z/);
+}
+
+like(evil_status('Host: other.example'), qr{^HTTP/1.1 403}, 'a host that is not known');
+unlike(evil_status("Host: localhost\r\nOrigin: http://other.example"), qr/^Access-Control-Allow-Origin/m, 'nor an origin');
+append_to_file($config, "max_streams = 0\nhosts = other.example\ncors_origins = http://other.example\nmax_body = 1kB\nrequest_timeout = 20s\n");
+kill HUP => $other->pid;
+becomes_so(sub { evil_status('Host: other.example') =~ m{^HTTP/1.1 200} }, 'are known by SIGHUP');
+like(evil_status("Host: localhost\r\nOrigin: http://other.example"), qr{^Access-Control-Allow-Origin: http://other.example\r$}m, 'both of them');
+is($other->call(POST => '/tasker/tasks', { name => 'x' x 2_000 })->{status}, 413, 'bodies are shorter from then on');
+is((open_stream())[0], 503, 'and there are no more streams');
+is($other->end, 0, 'it ends, too');
 
 # ---- the stream
 

@@ -6,6 +6,7 @@ use warnings;
 use Digest::SHA qw(hmac_sha256);
 use FindBin;
 use lib $FindBin::RealBin;
+use HttpServer;
 use IPC::Run;
 use JSON::PP;
 use MIME::Base64 qw(encode_base64url);
@@ -81,6 +82,22 @@ sub role_by
 	my $answer = $agent->call(GET => '/tasker/me', undef, %headers);
 
 	return $answer->{status} == 200 ? $answer->{json}{role} : $answer->{status};
+}
+
+# Asks until the answer is that, as something that was set off brings it about.
+sub becomes
+{
+	my ($agent, $wanted, $name, %headers) = @_;
+	my $got = '';
+
+	for (1 .. 600)
+	{
+		$got = role_by($agent, %headers);
+		last if $got eq $wanted;
+		select undef, undef, undef, 0.1;
+	}
+	is($got, $wanted, $name);
+	return;
 }
 
 sub bearer
@@ -159,10 +176,17 @@ foreach my $kind (qw(rsa ec))
 }
 
 # A set of keys, told apart by their ids; read anew on SIGHUP.
-my ($modulus) = openssl('rsa', '-pubin', '-in', "$place/ours.rsa.pub", '-modulus', '-noout') =~ /=([0-9A-F]+)/;
+sub jwk_of
+{
+	my ($id, $file) = @_;
+	my ($modulus) = openssl('rsa', '-in', $file, '-modulus', '-noout') =~ /=([0-9A-F]+)/;
+
+	return { kty => 'RSA', kid => $id, use => 'sig', n => encode_base64url(pack 'H*', $modulus), e => 'AQAB' };
+}
+
 my $set = { keys => [
 	{ kty => 'oct', kid => 'old', k => encode_base64url($secret) },
-	{ kty => 'RSA', kid => 'new', use => 'sig', n => encode_base64url(pack 'H*', $modulus), e => 'AQAB' },
+	jwk_of(new => "$place/ours.rsa"),
 	{ kty => 'OKP', crv => 'Ed25519', x => 'AAAA' } ] };
 append_to_file("$place/jwks", $json->encode($set));
 append_to_file("$place/agent.conf", "jwks = $place/jwks\njwt_role_claim = pgrole\n");
@@ -175,15 +199,124 @@ shift @{ $set->{keys} };
 unlink "$place/jwks";
 append_to_file("$place/jwks", $json->encode($set));
 kill HUP => $agent->pid;
-my $gone = 0;
-for (1 .. 300)
-{
-	$gone = role_by($agent, bearer(jwt({ alg => 'HS256', kid => 'old' }, \%role, $secret)));
-	last if $gone eq '401';
-	select undef, undef, undef, 0.1;
-}
-is($gone, 401, 'a key that was taken out of it opens nothing more');
+becomes($agent, 401, 'a key that was taken out of it opens nothing more',
+	bearer(jwt({ alg => 'HS256', kid => 'old' }, \%role, $secret)));
+unlink "$place/agent.conf";
+append_to_file("$place/agent.conf", "jwt_role_claim = pgrole\n");
+kill HUP => $agent->pid;
+becomes($agent, 401, 'nor does any when the setting is gone', bearer(jwt({ alg => 'RS256', kid => 'new' }, \%role, "$place/ours.rsa")));
 $agent->end;
+
+# ---- a key set behind a URL
+
+my %key = (first => "$place/ours.rsa", second => "$place/theirs.rsa");
+
+sub serve_set
+{
+	my ($text) = @_;
+
+	unlink "$place/set";
+	append_to_file("$place/set.new", ref $text ? $json->encode({ keys => [ map { jwk_of($_ => $key{$_}) } @$text ] }) : $text);
+	rename "$place/set.new", "$place/set" or die $!;
+	return;
+}
+
+sub signed_by
+{
+	my ($id, $file) = @_;
+
+	return bearer(jwt({ alg => 'RS256', kid => $id }, { role => 'alice', exp => $now + 600 }, $file // $key{$id}));
+}
+
+# Waits until the agent has said so, as often as that.
+sub log_has
+{
+	my ($agent, $pattern, $times, $name) = @_;
+	my $said = 0;
+
+	for (1 .. 600)
+	{
+		$said = () = slurp_file($agent->{log}) =~ /$pattern/g;
+		last if $said >= $times;
+		select undef, undef, undef, 0.1;
+	}
+	is($said, $times, $name) or diag(slurp_file($agent->{log}));
+	return;
+}
+
+my $failed = qr/warning: could not fetch the key set/;
+my $keys = HttpServer->new(directory => $place);
+my $url = "http://127.0.0.1:$keys->{port}";
+
+$agent = agent('--jwks', "$url/file?name=set", '--jwks-refresh', '1h');
+log_has($agent, $failed, 1, 'a set that is not there is missed');
+$answer = $agent->call(GET => '/tasker/me', undef, signed_by('first'));
+is($answer->{status}, 503, 'what it would prove has to wait');
+ok($answer->{headers}{'retry-after'}, 'and is told so');
+is(role_by($agent, bearer('x.y.z')), 401, 'but not what no key could');
+is(role_by($agent, bearer($token{bob})), 'bob', 'nor others');
+serve_set(['first']);
+kill HUP => $agent->pid;
+becomes($agent, 'alice', 'it is fetched when it is there', signed_by('first'));
+is(role_by($agent, signed_by('first', $key{second})), 401, 'and believed');
+
+serve_set(['second']);
+becomes($agent, 'alice', 'a key that is new is fetched when a token names it', signed_by('second'));
+becomes($agent, 401, 'and the old one is gone', signed_by('first'));
+my $fetched = () = $keys->requests;
+role_by($agent, signed_by("made up $_", $key{first})) foreach 1 .. 50;
+cmp_ok(scalar(() = $keys->requests) - $fetched, '<', 5, 'made up ones have it fetched now and then only');
+
+serve_set('{"keys": []}');
+kill HUP => $agent->pid;
+log_has($agent, $failed, 2, 'a set without keys is none');
+is(role_by($agent, signed_by('second')), 'alice', 'and the last good one stays');
+serve_set([ 'first', 'second' ]);
+kill HUP => $agent->pid;
+becomes($agent, 'alice', 'until there is another', signed_by('first'));
+$keys->stop;
+kill HUP => $agent->pid;
+log_has($agent, $failed, 3, 'who has the set is away');
+is(role_by($agent, signed_by('first')), 'alice', 'and it stays');
+is(role_by($agent, signed_by('third', $key{first})), 503, 'while nobody knows whether there are others');
+$agent->end;
+
+$keys = HttpServer->new(directory => $place);
+$url = "http://localhost:$keys->{port}";
+foreach (
+	[ '/to/302/%2Ffile%3Fname%3Dset', qr/status is 302/, 'a redirect is not followed' ],
+	[ '/huge', qr/longer than 1 MB/, 'a set that never ends is not read to the end' ],
+	[ '/status?code=500', qr/status is 500/, 'an error is no set' ])
+{
+	my ($path, $why, $name) = @$_;
+
+	$agent = agent('--jwks', "$url$path");
+	log_has($agent, $why, 1, $name);
+	is(role_by($agent, signed_by('first')), 503, 'and gives no keys');
+	is($agent->end, 0, 'the agent ends');
+}
+$keys->stop;
+foreach my $wrong ('http://192.0.2.1/keys', 'http://localhost.example/keys', 'ftp://127.0.0.1/keys')
+{
+	is(eval { agent('--jwks', $wrong); 1 }, undef, "$wrong is not asked");
+	like($@, qr/one of https, or of http at this machine/, 'as anybody could have sent it');
+}
+
+SKIP:
+{
+	skip 'there is no IO::Socket::SSL', 3 if !eval { require IO::Socket::SSL; 1 };
+	openssl(qw(req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=DNS:localhost),
+		'-keyout', "$place/tls.key", '-out', "$place/tls.crt");
+	$keys = HttpServer->new(directory => $place, tls => [ "$place/tls.crt", "$place/tls.key" ]);
+	$agent = agent('--jwks', "https://localhost:$keys->{port}/file?name=set");
+	log_has($agent, $failed, 1, 'whose certificate nobody knows is not believed');
+	is(scalar(() = $keys->requests), 0, 'nor asked');
+	$agent->end;
+	$agent = agent('--jwks', "https://localhost:$keys->{port}/file?name=set", '--tls-ca', "$place/tls.crt");
+	becomes($agent, 'alice', 'over TLS, by certificates of our own', signed_by('first'));
+	$agent->end;
+	$keys->stop;
+}
 
 # ---- a proxy
 

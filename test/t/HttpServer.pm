@@ -9,6 +9,7 @@ use Fcntl qw(:flock);
 use IPC::Run;
 use IO::Socket::INET;
 use POSIX ();
+use PostgreSQL::Test::Utils ();
 use Socket qw(IPPROTO_TCP TCP_NODELAY SOL_SOCKET SO_LINGER);
 use Time::HiRes qw(sleep);
 
@@ -150,6 +151,13 @@ sub answer
 	if ($what eq 'slow') { sleep $option{s}; return reply($client, 200, '{"slow": true}'); }
 	if ($what eq 'status') { return reply($client, $option{code}, '{"nth": ' . $nth . '}'); }
 	if ($what eq 'switch') { return reply($client, -e "$self->{directory}/down" ? 500 : 200, '{}'); }
+	if ($what eq 'file')
+	{
+		# what the directory has by that name
+		my $file = "$self->{directory}/$option{name}";
+
+		return -e $file ? reply($client, 200, PostgreSQL::Test::Utils::slurp_file($file)) : reply($client, 404, '{}');
+	}
 	if ($what eq 'after')
 	{
 		# busy the first time, with what the client has to wait

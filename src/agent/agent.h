@@ -28,6 +28,7 @@ extern void complain(const char *format, ...) __attribute__((format(printf, 1, 2
 extern void *allocate(size_t size);
 extern char *text_copy(const char *text);
 extern char *text_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+extern long long clock_ms(void);
 
 /* db.c */
 extern PGconn *db_connect(const char *conninfo);

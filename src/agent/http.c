@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -80,15 +79,6 @@ static int	max_requests;
 static int	per_host;
 static bool bound;
 static long lease_ms;
-
-long long
-clock_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (long long) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 void
 bytes_add(Bytes *bytes, const void *data, size_t length)

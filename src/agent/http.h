@@ -86,8 +86,6 @@ extern void list_remove(RequestList *list, Request *request);
 extern Request *list_take_first(RequestList *list);
 extern void request_free(Request *request);
 
-extern long long clock_ms(void);
-
 /* http_allow.c */
 typedef struct AllowList AllowList;
 

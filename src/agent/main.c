@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "agent.h"
 #include "role.h"
@@ -89,6 +90,16 @@ text_format(const char *format, ...)
 	vsnprintf(text, (size_t) length + 1, format, arguments);
 	va_end(arguments);
 	return text;
+}
+
+/* A time that only goes on, in ms. */
+long long
+clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (long long) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static void

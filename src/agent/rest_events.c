@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -61,15 +60,6 @@ static bool stopping;
 static int	wake_fd = -1;
 static PGconn *connection;
 static int	failures;
-
-static long long
-now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (long long) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static char *
 copy_or_null(const char *text)
@@ -120,7 +110,7 @@ give(Stream *stream, const char *text)
 	if (stream->sent > 0 && stream->sent == stream->buffer.length)
 		stream->buffer.length = stream->sent = 0;
 	text_say(&stream->buffer, text);
-	stream->last_sign = now_ms();
+	stream->last_sign = clock_ms();
 	if (unsent(stream) > DROP_AT)
 	{
 		stream->is_ended = true;
@@ -331,7 +321,7 @@ serve(void)
 static void
 keep_alive(void)
 {
-	long long	now = now_ms();
+	long long	now = clock_ms();
 
 	pthread_mutex_lock(&lock);
 	for (Stream *stream = streams; stream != NULL; stream = stream->next)
@@ -415,7 +405,7 @@ stream_open(const char *role, const char *events, const char *namespace, const c
 		.tick = text_copy(tick),
 		.at = copy_or_null(at),
 		.event = copy_or_null(event),
-		.last_sign = now_ms()
+		.last_sign = clock_ms()
 	};
 	text_say(&stream->buffer, "retry: 2000\n\n");
 	if (is_lost)

@@ -47,15 +47,6 @@ static long long asked_at;		/* by a token, in ms; 0: never */
 static int	failures;			/* in a row */
 static JwksTaker *take_set;
 
-static long long
-now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (long long) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 bool
 jwks_is_url(const char *where)
 {
@@ -253,7 +244,7 @@ run(void *argument)
 		pthread_mutex_lock(&lock);
 		/* One that was asked for meanwhile began too early for whoever asked. */
 		is_behind = !is_done || is_wanted;
-		wait_until(now_ms() + (is_done ? setting_ms("jwks-refresh") : RETRY_MS));
+		wait_until(clock_ms() + (is_done ? setting_ms("jwks-refresh") : RETRY_MS));
 	}
 	pthread_mutex_unlock(&lock);
 	return NULL;
@@ -289,7 +280,7 @@ jwks_fetch(JwksTaker *taker)
 bool
 jwks_may_come(void)
 {
-	long long	now = now_ms();
+	long long	now = clock_ms();
 	bool		may_come;
 
 	pthread_mutex_lock(&lock);

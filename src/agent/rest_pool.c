@@ -43,15 +43,6 @@ static Job *queue_head;
 static Job **queue_tail = &queue_head;
 static bool stopping;
 
-static long long
-now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (long long) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static void
 ignore_notice(void *about, const PGresult *result)
 {
@@ -108,7 +99,7 @@ connect_worker(Worker *worker)
 		worker->timeout == setting_ms("request-timeout"))
 		return true;
 	disconnect(worker);
-	if (now_ms() < worker->next_try)
+	if (clock_ms() < worker->next_try)
 		return false;
 	worker->timeout = setting_ms("request-timeout");
 	worker->connection = db_open(setting_text("database"), &why);
@@ -126,7 +117,7 @@ connect_worker(Worker *worker)
 	if (worker->failures++ == 0)
 		log_line(LOG_WARNING, "could not connect to the database", "why", why, NULL);
 	free(why);
-	worker->next_try = now_ms() + backoff_ms(worker->failures);
+	worker->next_try = clock_ms() + backoff_ms(worker->failures);
 	return false;
 }
 
@@ -159,7 +150,7 @@ recall_role(const unsigned char *hash)
 	char	   *role = NULL;
 
 	pthread_mutex_lock(&tokens_lock);
-	if (slot->until > now_ms() && memcmp(slot->hash, hash, SHA256_DIGEST_LENGTH) == 0)
+	if (slot->until > clock_ms() && memcmp(slot->hash, hash, SHA256_DIGEST_LENGTH) == 0)
 		role = text_copy(slot->role);
 	pthread_mutex_unlock(&tokens_lock);
 	return role;
@@ -175,7 +166,7 @@ remember_role(const unsigned char *hash, const char *role)
 	pthread_mutex_lock(&tokens_lock);
 	memcpy(slot->hash, hash, SHA256_DIGEST_LENGTH);
 	strcpy(slot->role, role);
-	slot->until = now_ms() + TOKEN_MEMORY_MS;
+	slot->until = clock_ms() + TOKEN_MEMORY_MS;
 	pthread_mutex_unlock(&tokens_lock);
 }
 

@@ -83,15 +83,6 @@ static atomic_int under_way;
 static atomic_int streams;		/* open, or to be */
 static char address_text[300];
 
-static long long
-now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (long long) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* ---- clients that take too long */
 
 static void
@@ -100,7 +91,7 @@ watch(Client *client, long limit)
 	if (client == NULL)
 		return;
 	pthread_mutex_lock(&clients_lock);
-	client->since = limit > 0 ? now_ms() : 0;
+	client->since = limit > 0 ? clock_ms() : 0;
 	client->limit = limit;
 	pthread_mutex_unlock(&clients_lock);
 }
@@ -122,7 +113,7 @@ connection_changed(void *context, struct MHD_Connection *connection, void **sock
 			return;
 		}
 		client->socket = info->connect_fd;
-		client->since = now_ms();
+		client->since = clock_ms();
 		client->limit = setting_ms("idle-timeout");
 		pthread_mutex_lock(&clients_lock);
 		client->next = clients;
@@ -157,7 +148,7 @@ watch_clients(void *argument)
 		long long	now;
 
 		nanosleep(&pause, NULL);
-		now = now_ms();
+		now = clock_ms();
 		pthread_mutex_lock(&clients_lock);
 		for (Client *client = clients; client != NULL; client = client->next)
 		{

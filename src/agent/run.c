@@ -17,7 +17,6 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -42,15 +41,6 @@ static size_t role_count;
 static int	wake_fd = -1;
 static Phase phase;
 static long long drain_until;
-
-static long long
-now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (long long) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 void
 run_wake(void)
@@ -135,7 +125,7 @@ drain(void)
 	log_line(LOG_INFO, "ending; what is under way may finish", NULL);
 	notify_supervisor("STOPPING=1");
 	phase = DRAINING;
-	drain_until = now_ms() + setting_ms("drain-timeout");
+	drain_until = clock_ms() + setting_ms("drain-timeout");
 	for (size_t i = 0; i < role_count; i++)
 		roles[i]->drain();
 }
@@ -178,7 +168,7 @@ look(void)
 	}
 	if (phase == DRAINING && all_are(role_is_idle))
 		phase = ENDED;
-	if (phase == DRAINING && now_ms() >= drain_until)
+	if (phase == DRAINING && clock_ms() >= drain_until)
 	{
 		log_line(LOG_WARNING, "what is under way took longer than drain-timeout", NULL);
 		phase = ENDED;
@@ -199,7 +189,7 @@ loop(int signal_fd)
 		if (phase == ENDED)
 			return;
 		if (phase == DRAINING)
-			left = drain_until - now_ms();
+			left = drain_until - clock_ms();
 		if (poll(fds, 2, (int) left) < 0 && errno != EINTR)
 			return;
 		if (read(wake_fd, &count, sizeof(count)) < 0)

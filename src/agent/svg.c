@@ -327,15 +327,6 @@ static struct
 	int			pictures;
 } child;
 
-static long
-now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000L + now.tv_nsec / 1000000;
-}
-
 static void
 end_child(void)
 {
@@ -427,7 +418,7 @@ wait_for(int file, short what, long deadline)
 	struct pollfd poller = {.fd = file, .events = what};
 	long		left;
 
-	while ((left = deadline - now_ms()) > 0)
+	while ((left = deadline - clock_ms()) > 0)
 	{
 		int			ready = poll(&poller, 1, (int) left);
 
@@ -547,7 +538,7 @@ ask(const char *dot, size_t length, long deadline, Answer *answer, char **svg, s
 static const char *
 render_in_turn(const char *dot, size_t length, char **svg, size_t *svg_length)
 {
-	long		deadline = now_ms() + DEADLINE_MS;
+	long		deadline = clock_ms() + DEADLINE_MS;
 
 	for (;;)
 	{

@@ -36,7 +36,7 @@ step_templates:
 $$);
 SELECT tasker.register_task('{"name": "fails", "step_templates": [{"name": "first", "handler_class": "fails"}, {"name": "second", "handler_class": "quick", "depends_on_step": "first"}]}');
 SQL
-my $agent = RestAgent->new($node, 'postgres', '--max-body', '64kB');
+my $agent = RestAgent->new($node, 'postgres', '--max-body', '64kB', '--pages', "$FindBin::RealBin/../../src/agent/pages");
 
 sub state_of
 {

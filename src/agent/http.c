@@ -7,6 +7,11 @@
  * this loop never waits for.  What has finished since the last statement goes
  * into the next one, all at once.
  *
+ * A slot that becomes free finds a request waiting: as many are claimed ahead as
+ * end while a claim is under way, so many where requests are short and next to
+ * none where they are long.  An agent that is told to end makes those, too: to
+ * give a claim back would cost the step an attempt that was never made.
+ *
  * Claims are bound to the session that makes them, so that a killed agent's steps
  * are free at once.  Behind a pooler, which has no sessions, short leases do the
  * same.  Each session claims under a name of its own: what it held is not taken
@@ -68,6 +73,8 @@ static Asking asking;
 static const char *worker;
 static const char *beaten_worker;
 static int	asked;				/* of the claim under way */
+static int	ahead;				/* what is claimed beyond what may be under way */
+static int	ended;				/* since the claim was sent */
 static bool more;				/* there may be steps to claim */
 static long long next_poll;
 static long long next_beat;
@@ -244,6 +251,7 @@ collect_finished(void)
 	while ((request = transfers_finished()) != NULL)
 	{
 		list_remove(&running, request);
+		ended++;
 		log_step(LOG_DEBUG, "a request has ended", request);
 		list_append(request->has_handler && request->error_class == NULL ? &finished_handled : &finished, request);
 	}
@@ -407,6 +415,22 @@ drop_lost(const PGresult *result)
 	}
 }
 
+/*
+ * The claim is there: how much the next one should bring beyond what may be
+ * under way, so that nothing waits for the one after it.  Twice what has ended
+ * meanwhile, as requests that began together end together; less of it is
+ * believed slowly.
+ */
+static void
+set_ahead(void)
+{
+	int			wanted = ended * 2;
+
+	if (wanted < ahead)
+		wanted = ahead - (ahead - wanted + 7) / 8;
+	ahead = wanted < max_requests ? wanted : max_requests;
+}
+
 static void
 take_claim(PGresult *result)
 {
@@ -423,6 +447,7 @@ take_claim(PGresult *result)
 		return;
 	}
 	claim_failures = 0;
+	set_ahead();
 	/* A bell that rang meanwhile counts: the claim may have been too early for it. */
 	more = more || count >= asked;
 	if (waiting.count + running.count == 0)
@@ -474,7 +499,11 @@ static void
 ask_on_claims(void)
 {
 	long long	now = clock_ms();
-	int			room = max_requests - waiting.count - running.count;
+	int			unsaved = finished.count + finished_handled.count + sending.count + sending_handled.count;
+	/* Ends that the database is slow to take don't pile up. */
+	int			room = max_requests + ahead - waiting.count - running.count -
+		(unsaved > max_requests ? unsaved - max_requests : 0);
+	bool		worthwhile = room > 0 && (running.count < max_requests || room * 2 >= ahead);
 
 	if (now >= next_poll)
 	{
@@ -483,12 +512,13 @@ ask_on_claims(void)
 	}
 	if (now >= next_beat && waiting.count + running.count + finished.count + finished_handled.count > 0)
 		send_heartbeat();
-	if (db_is_free(&claims) && more && room > 0 && now >= next_claim && !atomic_load(&draining))
+	if (db_is_free(&claims) && more && worthwhile && now >= next_claim && !atomic_load(&draining))
 	{
 		asking = CLAIMING;
-		asked = room;
+		asked = room < MOST_AT_ONCE ? room : MOST_AT_ONCE;
+		ended = 0;
 		more = false;
-		db_send_claim(&claims, worker, room, lease_ms, bound, setting_text("namespaces"));
+		db_send_claim(&claims, worker, asked, lease_ms, bound, setting_text("namespaces"));
 	}
 }
 
@@ -578,6 +608,7 @@ loop(void *arg)
 		if (atomic_exchange(&reloading, false) && !read_settings())
 			log_line(LOG_WARNING, "the role http keeps the settings that it had", NULL);
 		collect_finished();
+		start_waiting();
 		move_ends(&ends, &finished, &sending, false);
 		if (finished_handled.first != NULL || handlers.connection != NULL)
 			move_ends(&handlers, &finished_handled, &sending_handled, true);

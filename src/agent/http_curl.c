@@ -4,13 +4,20 @@
  *
  * Redirects are followed here and not by the library: another host must not get
  * the headers and bodies that were meant for the first one.
+ *
+ * What the library waits for is in an epoll set: what there is to do costs the
+ * same whether ten or a thousand other requests are under way.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <curl/curl.h>
@@ -40,6 +47,38 @@ typedef struct Transfer
 static CURLM *multi;
 static Limits limits;
 static struct curl_slist *connect_to;
+static int	sockets = -1;		/* epoll, of those of requests */
+static int	waker = -1;
+static long long due = -1;		/* when the library wants to be called; -1: not by itself */
+
+/* The library tells what it waits for at a socket. */
+static int
+watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+{
+	struct epoll_event event = {.data.fd = fd};
+
+	(void) easy;
+	(void) arg;
+	(void) socket_arg;
+	if (what == CURL_POLL_REMOVE)
+	{
+		(void) epoll_ctl(sockets, EPOLL_CTL_DEL, fd, &event);
+		return 0;
+	}
+	event.events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
+	if (epoll_ctl(sockets, EPOLL_CTL_MOD, fd, &event) == 0)
+		return 0;
+	return errno == ENOENT && epoll_ctl(sockets, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -1;
+}
+
+static int
+set_due(CURLM *handle, long ms, void *arg)
+{
+	(void) handle;
+	(void) arg;
+	due = ms < 0 ? -1 : clock_ms() + ms;
+	return 0;
+}
 
 bool
 transfers_start(void)
@@ -47,13 +86,21 @@ transfers_start(void)
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		return false;
 	multi = curl_multi_init();
-	return multi != NULL;
+	sockets = epoll_create1(EPOLL_CLOEXEC);
+	waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (multi == NULL || sockets < 0 || waker < 0)
+		return false;
+	curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
+	curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, set_due);
+	return true;
 }
 
 void
 transfers_stop(void)
 {
 	curl_multi_cleanup(multi);
+	close(sockets);
+	close(waker);
 	allow_free(limits.allowed);
 	curl_slist_free_all(connect_to);
 }
@@ -533,14 +580,34 @@ take_answer(Transfer *transfer, long status)
 		request->retry_after = retry_after > 86400 ? 86400 : (long) retry_after;
 }
 
+/* Has the library do what has become possible. */
+static void
+act(void)
+{
+	struct epoll_event events[256];
+	int			count = epoll_wait(sockets, events, sizeof(events) / sizeof(events[0]), 0);
+	int			running;
+
+	for (int i = 0; i < count; i++)
+		curl_multi_socket_action(multi, events[i].data.fd,
+								 (events[i].events & EPOLLIN ? CURL_CSELECT_IN : 0) |
+								 (events[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
+								 (events[i].events & (EPOLLERR | EPOLLHUP) ? CURL_CSELECT_ERR : 0),
+								 &running);
+	if (due >= 0 && due <= clock_ms())
+	{
+		due = -1;
+		curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	}
+}
+
 void
 transfers_move(void)
 {
-	int			running;
 	int			left;
 	CURLMsg    *message;
 
-	curl_multi_perform(multi, &running);
+	act();
 	while ((message = curl_multi_info_read(multi, &left)) != NULL)
 	{
 		CURL	   *easy = message->easy_handle;
@@ -572,19 +639,31 @@ transfers_finished(void)
 void
 transfers_wait(const Waiting *others, int count, long timeout_ms)
 {
-	struct curl_waitfd fds[8];
+	struct pollfd fds[8] = {{.fd = sockets, .events = POLLIN}, {.fd = waker, .events = POLLIN}};
+	long long	left = due - clock_ms();
+	uint64_t	calls;
 
 	for (int i = 0; i < count; i++)
 	{
-		fds[i].fd = others[i].fd;
-		fds[i].events = CURL_WAIT_POLLIN | (others[i].for_write ? CURL_WAIT_POLLOUT : 0);
-		fds[i].revents = 0;
+		fds[i + 2].fd = others[i].fd;
+		fds[i + 2].events = POLLIN | (others[i].for_write ? POLLOUT : 0);
 	}
-	curl_multi_poll(multi, fds, (unsigned) count, (int) timeout_ms, NULL);
+	if (due >= 0 && left < timeout_ms)
+		timeout_ms = left > 0 ? (long) left : 0;
+	(void) poll(fds, (nfds_t) count + 2, (int) timeout_ms);
+	if (read(waker, &calls, sizeof(calls)) < 0)
+	{
+		/* Nobody called. */
+	}
 }
 
 void
 transfers_wake(void)
 {
-	curl_multi_wakeup(multi);
+	uint64_t	one = 1;
+
+	if (write(waker, &one, sizeof(one)) < 0)
+	{
+		/* It has been called already. */
+	}
 }

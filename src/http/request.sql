@@ -12,7 +12,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     config constant jsonb := step.config;
-    has_templates constant boolean := position('${' IN config::text) > 0;
+    templates_elsewhere constant boolean := position('${' IN (config - 'url')::text) > 0;
+    -- what stands before the only template of the URL, its name in the context, and
+    -- what stands behind it
+    one text[];
+    value text;
     params jsonb := coalesce(nullif(config -> 'params', 'null'), '{}') || coalesce(nullif(config -> 'query', 'null'), '{}');
     headers jsonb := coalesce(nullif(config -> 'headers', 'null'), '{}');
     body jsonb := nullif(config -> 'body', 'null');
@@ -21,7 +25,14 @@ BEGIN
     request.step_id := step.step_id;
     request.attempt := step.attempt;
     request.url := config ->> 'url';
-    IF has_templates THEN
+    IF NOT templates_elsewhere THEN
+        -- Most have none, or one that is an id, and that needs no queries.
+        one := regexp_match(request.url, '^([^$]+)\$\{(?:context|inputs)\.([A-Za-z_]\w*)\}([^$]*)$');
+        value := step.context ->> one[2];
+    END IF;
+    IF value COLLATE "C" ~ '^[A-Za-z0-9_.~-]+$' THEN
+        request.url := one[1] || value || one[3];
+    ELSIF templates_elsewhere OR position('${' IN request.url) > 0 THEN
         problem := tasker._http_missing(config, step.context, step.dependencies);
         IF problem IS NOT NULL THEN
             problem := format('template %s finds nothing', problem);
@@ -38,7 +49,9 @@ BEGIN
         problem := 'the url is no absolute one of http or https';
         RETURN;
     END IF;
-    query := tasker._http_query(params);
+    IF params <> '{}' THEN
+        query := tasker._http_query(params);
+    END IF;
     IF query <> '' THEN
         request.url := regexp_replace(request.url, '#.*$', '');
         request.url := request.url || CASE WHEN request.url LIKE '%?' OR request.url LIKE '%&' THEN ''
@@ -86,7 +99,8 @@ BEGIN
     request.body := convert_to(CASE WHEN jsonb_typeof(body) = 'string' THEN body #>> '{}' ELSE body::text END, 'UTF8');
     -- Before the step's own time is up, so that the failure is told and not found.
     request.timeout_ms := greatest(1, least(2147483647, 1000 * extract(epoch FROM least(
-        coalesce(tasker._duration(config -> 'timeout'), interval '30 s'),
+        CASE WHEN config ? 'timeout' THEN coalesce(tasker._duration(config -> 'timeout'), interval '30 s')
+             ELSE interval '30 s' END,
         greatest(step_timeout - interval '1 s', step_timeout / 2)))))::integer;
     request.max_response := coalesce((config ->> 'max_response')::bigint, 1048576);
     request.max_redirects := coalesce((config ->> 'max_redirects')::integer, 5);
@@ -272,14 +286,23 @@ BEGIN
     END IF;
     PERFORM tasker._postpone_requests(lease);
 
-    WITH made AS MATERIALIZED (
-        SELECT c.step_id, c.step_name, r.request, r.problem
+    WITH claimed AS MATERIALIZED (
+        SELECT c AS step, (c.step_id & 16383)::smallint AS step_no,
+               (SELECT t.plan_id FROM tasker.task AS t WHERE t.task_id = c.task_id) AS plan_id
         FROM tasker._claim_steps(worker, '{api}', namespaces, max_requests, lease_until, coalesce(bound_to_session, false)) AS c
-        JOIN tasker.task AS t ON t.task_id = c.task_id
-        JOIN tasker.plan_step AS p ON p.plan_id = t.plan_id
-                                  AND p.step_no = (c.step_id & 16383)::smallint
-        CROSS JOIN LATERAL tasker._http_request(
-            c, p.timeout, tasker._http_handler(c.namespace, c.version, p.handler_class)) AS r
+    ), planned AS MATERIALIZED (
+        -- Most are of few plans.
+        SELECT d.plan_id, d.step_no, s.timeout, tasker._http_handler(p.namespace, p.version, s.handler_class) AS has_handler
+        FROM (SELECT DISTINCT c.plan_id, c.step_no FROM claimed AS c) AS d
+        JOIN tasker.plan AS p ON p.plan_id = d.plan_id
+        JOIN tasker.plan_step AS s ON s.plan_id = d.plan_id
+                                  AND s.step_no = d.step_no
+    ), made AS MATERIALIZED (
+        SELECT (c.step).step_id, (c.step).step_name, r.request, r.problem
+        FROM claimed AS c
+        JOIN planned AS p ON p.plan_id = c.plan_id
+                         AND p.step_no = c.step_no
+        CROSS JOIN LATERAL tasker._http_request(c.step, p.timeout, p.has_handler) AS r
     )
     SELECT array_agg(m.request) FILTER (WHERE m.problem IS NULL),
            array_agg(m.step_id ORDER BY m.step_id) FILTER (WHERE m.problem IS NOT NULL),

@@ -59,15 +59,35 @@ RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    space constant text := E' \t\r\f\v';
+    names text[];
+    header_values text[];
+    all_differ boolean;
+    headers jsonb;
 BEGIN
-    RETURN (
-        SELECT coalesce(jsonb_object_agg(h.name, CASE WHEN jsonb_array_length(h.all_values) = 1 THEN h.all_values -> 0
-                                                      ELSE h.all_values END), '{}')
-        FROM (SELECT lower(m.match[1]) AS name, jsonb_agg(m.match[2] ORDER BY l.n) AS all_values
-              FROM regexp_split_to_table(lines, '\r?\n') WITH ORDINALITY AS l (line, n)
-              CROSS JOIN LATERAL (SELECT regexp_match(l.line, '^([^:\s]+):\s*(.*?)\s*$')) AS m (match)
-              WHERE m.match IS NOT NULL
-              GROUP BY lower(m.match[1])) AS h);
+    -- Without patterns: there are many answers, and many lines in each.
+    SELECT array_agg(h.name ORDER BY h.n), array_agg(h.value ORDER BY h.n), count(*) = count(DISTINCT h.name)
+    INTO names, header_values, all_differ
+    FROM (SELECT lower(p.name) COLLATE "C" AS name, btrim(substr(p.line, length(p.name) + 2), space) AS value, p.n
+          FROM (SELECT l.line, split_part(l.line, ':', 1) AS name, l.n
+                FROM string_to_table(lines, E'\n') WITH ORDINALITY AS l (line, n)) AS p
+          WHERE p.name <> ''
+            AND length(p.name) < length(p.line)
+            AND translate(p.name, space, '') = p.name) AS h;
+    IF names IS NULL THEN
+        RETURN '{}';
+    END IF;
+    headers := jsonb_object(names, header_values);
+    IF NOT all_differ THEN
+        headers := headers || (
+            SELECT jsonb_object_agg(t.name, t.all_values)
+            FROM (SELECT h.name, jsonb_agg(h.value ORDER BY h.n) AS all_values
+                  FROM unnest(names, header_values) WITH ORDINALITY AS h (name, value, n)
+                  GROUP BY h.name
+                  HAVING count(*) > 1) AS t);
+    END IF;
+    RETURN headers;
 END;
 $$;
 COMMENT ON FUNCTION tasker._http_headers(text) IS
@@ -244,22 +264,35 @@ DECLARE
     excerpt constant integer := 4096;
     outcomes text[];
     handled boolean[];
+    all_ok boolean;
     ids bigint[];
     payloads jsonb[];
 BEGIN
     -- Breakers first: claims, too, lock them before tokens and tasks.
     PERFORM tasker._note_answers(hosts, statuses, error_classes);
 
-    SELECT array_agg(o.outcome ORDER BY w.n),
-           array_agg(coalesce(o.outcome = 'ok' AND tasker._http_handler(p.namespace, p.version, s.handler_class), false) ORDER BY w.n)
+    -- Most are alike, of one step of one plan: what is asked of that is asked once.
+    WITH alike AS MATERIALIZED (
+        SELECT a.plan_id, a.step_no, a.status, a.error_class, array_agg(a.n) AS places
+        FROM (SELECT w.n, w.status, w.error_class, (w.step_id & 16383)::smallint AS step_no,
+                     (SELECT t.plan_id FROM tasker.task AS t WHERE t.task_id = w.step_id >> 14) AS plan_id
+              FROM unnest(step_ids, statuses, error_classes) WITH ORDINALITY AS w (step_id, status, error_class, n)) AS a
+        GROUP BY a.plan_id, a.step_no, a.status, a.error_class
+    ), known AS MATERIALIZED (
+        SELECT a.places, o.outcome,
+               coalesce(o.outcome = 'ok' AND tasker._http_handler(p.namespace, p.version, s.handler_class), false) AS handled
+        FROM alike AS a
+        LEFT JOIN tasker.plan AS p ON p.plan_id = a.plan_id
+        LEFT JOIN tasker.plan_step AS s ON s.plan_id = a.plan_id
+                                       AND s.step_no = a.step_no
+        CROSS JOIN LATERAL (
+            SELECT tasker._http_outcome(a.status, a.error_class, s.handler_config -> 'expected_status')) AS o (outcome)
+    )
+    SELECT array_agg(k.outcome ORDER BY w.n), array_agg(k.handled ORDER BY w.n)
     INTO outcomes, handled
-    FROM unnest(step_ids, statuses, error_classes) WITH ORDINALITY AS w (step_id, status, error_class, n)
-    LEFT JOIN tasker.task AS t ON t.task_id = w.step_id >> 14
-    LEFT JOIN tasker.plan AS p ON p.plan_id = t.plan_id
-    LEFT JOIN tasker.plan_step AS s ON s.plan_id = t.plan_id
-                                   AND s.step_no = (w.step_id & 16383)::smallint
-    CROSS JOIN LATERAL (
-        SELECT tasker._http_outcome(w.status, w.error_class, s.handler_config -> 'expected_status')) AS o (outcome);
+    FROM known AS k
+    CROSS JOIN LATERAL unnest(k.places) AS w (n);
+    all_ok := 'ok' = ALL (outcomes);
 
     SELECT array_agg(w.step_id), array_agg(tasker._http_response(w.step_id, w.status, w.head, w.body, w.duration))
     INTO ids, payloads
@@ -271,21 +304,23 @@ BEGIN
         FROM tasker._answer_steps(ids, payloads, worker) AS e;
     END IF;
 
-    -- All that the calls below lock, in one order.
-    PERFORM
-    FROM unnest(step_ids, handled) AS w (step_id, handled)
-    JOIN tasker.queue AS q ON q.task_id = w.step_id >> 14
-                          AND q.step_no = (w.step_id & 16383)::smallint
-    WHERE NOT w.handled
-    ORDER BY q.task_id, q.step_no
-    FOR UPDATE OF q;
-    PERFORM
-    FROM tasker.task AS t
-    WHERE t.task_id IN (SELECT w.step_id >> 14
-                        FROM unnest(step_ids, handled) AS w (step_id, handled)
-                        WHERE NOT w.handled)
-    ORDER BY t.task_id
-    FOR NO KEY UPDATE;
+    -- All that the calls below lock, in one order.  One call keeps to it by itself.
+    IF NOT all_ok THEN
+        PERFORM
+        FROM unnest(step_ids, handled) AS w (step_id, handled)
+        JOIN tasker.queue AS q ON q.task_id = w.step_id >> 14
+                              AND q.step_no = (w.step_id & 16383)::smallint
+        WHERE NOT w.handled
+        ORDER BY q.task_id, q.step_no
+        FOR UPDATE OF q;
+        PERFORM
+        FROM tasker.task AS t
+        WHERE t.task_id IN (SELECT w.step_id >> 14
+                            FROM unnest(step_ids, handled) AS w (step_id, handled)
+                            WHERE NOT w.handled)
+        ORDER BY t.task_id
+        FOR NO KEY UPDATE;
+    END IF;
 
     SELECT array_agg(w.step_id), array_agg(tasker._http_response(w.step_id, w.status, w.head, w.body, w.duration))
     INTO ids, payloads
@@ -298,6 +333,9 @@ BEGIN
         FROM tasker._end_steps(ids, false, payloads, NULL, false, NULL, worker, NULL, false) AS e;
     END IF;
 
+    IF all_ok THEN
+        RETURN;
+    END IF;
     RETURN QUERY
     WITH failed AS MATERIALIZED (
         SELECT w.step_id, w.n,

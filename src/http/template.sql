@@ -217,12 +217,10 @@ RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    part constant text[] := regexp_match(url, '^(https?)://(?:[^/?#@]*@)?(\[[0-9A-Fa-f:.]+\]|[^][\s/?#:@\\%]+)(?::([0-9]{1,5}))?(?:[/?#]\S*)?$', 'i');
 BEGIN
-    RETURN (
-        SELECT format('%s://%s:%s', lower(m.match[1]), lower(m.match[2]),
-                      coalesce(m.match[3], CASE lower(m.match[1]) WHEN 'https' THEN '443' ELSE '80' END))
-        FROM (SELECT regexp_match(url, '^(https?)://(?:[^/?#@]*@)?(\[[0-9A-Fa-f:.]+\]|[^][\s/?#:@\\%]+)(?::([0-9]{1,5}))?(?:[/?#]\S*)?$', 'i')) AS m (match)
-        WHERE m.match IS NOT NULL);
+    RETURN lower(part[1] || '://' || part[2]) || ':' || coalesce(part[3], CASE lower(part[1]) WHEN 'https' THEN '443' ELSE '80' END);
 END;
 $$;
 COMMENT ON FUNCTION tasker._http_host(text) IS

@@ -1,11 +1,12 @@
 #!/usr/bin/env node
 // HTTP steps against a server that answers after a while: how long they take beside
-// the ideal, and what memory the agent has.
+// the ideal, what processor time that costs, and what memory the agent has.
 //
 //     node test/bench/http.mjs [STEPS [DELAY_MS [CONNECTIONS]]]
 //
-// The database is the one of libpq's environment, an empty one with the extension
-// and running executors; tasker-agent and psql are those of PATH.
+// The database is the one of libpq's environment, an empty one on this machine with the
+// extension and running executors; tasker-agent and psql are those of PATH.  `make bench-http`
+// has all that.
 import { execFile, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -18,10 +19,17 @@ const run = promisify(execFile);
 const psql = async (sql) => (await run('psql', ['-XqAt', '-v', 'ON_ERROR_STOP=1', '-c', sql])).stdout.trim();
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const resident = (pid) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]);
+// Processor time so far, in the 10 ms that the kernel counts by.
+const ticks = (pid) => {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').replace(/^.*\) /, '').split(' ');
+    return Number(fields[11]) + Number(fields[12]);
+};
+const WARM = 10_000;
 
 let requests = 0;
+let warm = null;
 const server = createServer((request, response) => {
-    requests++;
+    if (++requests === WARM) warm = resident(agent.pid);
     setTimeout(() => {
         response.setHeader('Content-Type', 'application/json');
         response.end('{"ok": true}');
@@ -39,6 +47,7 @@ step_templates:
 $y$, replace => true)`);
 const agent = spawn('tasker-agent', ['--roles', 'http', '--allow-hosts', `127.0.0.1:${port}`,
     '--max-requests', connections, '--max-requests-per-host', connections], { stdio: ['ignore', 'pipe', 'inherit'] });
+process.on('exit', () => agent.kill('SIGKILL'));
 await new Promise((resolve) => agent.stdout.once('data', resolve));
 
 // Some first, so that connections, plans and caches are there.
@@ -48,10 +57,13 @@ const open = () => psql("SELECT count(*) FROM tasker.tasks WHERE name = 'bench/h
 await create(connections);
 while (await open() !== '0') await pause(200);
 
+const sessions = JSON.parse(await psql("SELECT json_object_agg(application_name, pid) FROM pg_stat_activity WHERE application_name LIKE 'tasker-agent http%'"));
+const spenders = { agent: agent.pid, claims: sessions['tasker-agent http'], ends: sessions['tasker-agent http results'], server: process.pid };
 const since = await psql('SELECT clock_timestamp()');
 const before = resident(agent.pid);
 const samples = [];
 requests = 0;
+const spent = Object.fromEntries(Object.entries(spenders).map(([who, pid]) => [who, ticks(pid)]));
 await create(steps);
 while (await open() !== '0') {
     samples.push(resident(agent.pid));
@@ -63,7 +75,8 @@ const failed = await psql(`SELECT count(*) FROM tasker.tasks WHERE created_at >=
 samples.push(resident(agent.pid));
 
 console.log(`${steps} steps, ${delay} ms, ${connections} connections: ${took.toFixed(2)} s, ideal ${ideal.toFixed(2)} s, ratio ${(took / ideal).toFixed(2)}`);
-console.log(`requests ${requests}, not complete ${failed}, agent's memory ${before} kB before, at most ${Math.max(...samples)} kB, ${samples.at(-1)} kB after`);
+console.log(`µs of processor a step: ${Object.entries(spenders).map(([who, pid]) => `${who} ${Math.round((ticks(pid) - spent[who]) * 10_000 / steps)}`).join(', ')}`);
+console.log(`requests ${requests}, not complete ${failed}, agent's memory ${before} kB before, ${warm === null ? '' : `${warm} kB at ${WARM}, `}at most ${Math.max(...samples)} kB, ${samples.at(-1)} kB after`);
 agent.kill('SIGTERM');
 await new Promise((resolve) => agent.once('exit', resolve));
 server.close();

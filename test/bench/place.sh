@@ -1,4 +1,4 @@
-# place.sh: where run and scale_run work, and how they leave it.  Read by both,
+# place.sh: where benchmarks work, and how they leave it.  Read by them,
 # behind test/unprivileged.sh.
 
 # work_directory NAME: short, as a socket's path has room for 107 bytes
@@ -24,4 +24,9 @@ stop_servers() {
     find "$work" -name postmaster.pid 2>/dev/null | while read -r pid_file; do
         (cd / && as_user "$bindir/pg_ctl" stop -D "$(dirname "$pid_file")" -m immediate >/dev/null 2>&1) || :
     done
+}
+
+# median: of the numbers on standard input
+median() {
+    sort -n | awk '{ n[NR] = $1 } END { print n[int((NR + 1) / 2)] }'
 }

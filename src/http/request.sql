@@ -13,9 +13,10 @@ AS $$
 DECLARE
     config constant jsonb := step.config;
     templates_elsewhere constant boolean := position('${' IN (config - 'url')::text) > 0;
-    -- what stands before the only template of the URL, its name in the context, and
-    -- what stands behind it
-    one text[];
+    -- the URL's only template, where it has one, and what stands around it
+    template text;
+    before text;
+    behind text;
     value text;
     params jsonb := coalesce(nullif(config -> 'params', 'null'), '{}') || coalesce(nullif(config -> 'query', 'null'), '{}');
     headers jsonb := coalesce(nullif(config -> 'headers', 'null'), '{}');
@@ -26,12 +27,20 @@ BEGIN
     request.attempt := step.attempt;
     request.url := config ->> 'url';
     IF NOT templates_elsewhere THEN
-        -- Most have none, or one that is an id, and that needs no queries.
-        one := regexp_match(request.url, '^([^$]+)\$\{(?:context|inputs)\.([A-Za-z_]\w*)\}([^$]*)$');
-        value := step.context ->> one[2];
+        -- Most have none, or one that is an id: that needs no query, and no pattern
+        -- that brings what it found, which would take most of the time.
+        before := split_part(request.url, '${', 1);
+        template := split_part(split_part(request.url, '${', 2), '}', 1);
+        behind := substr(request.url, length(before) + length(template) + 4);
+        IF before <> ''
+           AND template ~ '^(context|inputs)\.[A-Za-z_]\w*$'
+           AND position('$' IN before || behind) = 0
+           AND before || '${' || template || '}' || behind = request.url THEN
+            value := step.context ->> split_part(template, '.', 2);
+        END IF;
     END IF;
     IF value COLLATE "C" ~ '^[A-Za-z0-9_.~-]+$' THEN
-        request.url := one[1] || value || one[3];
+        request.url := before || value || behind;
     ELSIF templates_elsewhere OR position('${' IN request.url) > 0 THEN
         problem := tasker._http_missing(config, step.context, step.dependencies);
         IF problem IS NOT NULL THEN

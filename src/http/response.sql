@@ -61,33 +61,27 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     space constant text := E' \t\r\f\v';
-    names text[];
-    header_values text[];
-    all_differ boolean;
     headers jsonb;
+    some_twice boolean;
 BEGIN
     -- Without patterns: there are many answers, and many lines in each.
-    SELECT array_agg(h.name ORDER BY h.n), array_agg(h.value ORDER BY h.n), count(*) = count(DISTINCT h.name)
-    INTO names, header_values, all_differ
-    FROM (SELECT lower(p.name) COLLATE "C" AS name, btrim(substr(p.line, length(p.name) + 2), space) AS value, p.n
-          FROM (SELECT l.line, split_part(l.line, ':', 1) AS name, l.n
-                FROM string_to_table(lines, E'\n') WITH ORDINALITY AS l (line, n)) AS p
+    SELECT jsonb_object_agg(h.name, h.value), count(*) > count(DISTINCT h.name)
+    INTO headers, some_twice
+    FROM (SELECT lower(p.name) COLLATE "C" AS name, btrim(substr(p.line, length(p.name) + 2), space) AS value
+          FROM (SELECT l.line, split_part(l.line, ':', 1) AS name
+                FROM string_to_table(lines, E'\n') AS l (line)) AS p
           WHERE p.name <> ''
             AND length(p.name) < length(p.line)
             AND translate(p.name, space, '') = p.name) AS h;
-    IF names IS NULL THEN
-        RETURN '{}';
-    END IF;
-    headers := jsonb_object(names, header_values);
-    IF NOT all_differ THEN
+    IF some_twice THEN
         headers := headers || (
             SELECT jsonb_object_agg(t.name, t.all_values)
-            FROM (SELECT h.name, jsonb_agg(h.value ORDER BY h.n) AS all_values
-                  FROM unnest(names, header_values) WITH ORDINALITY AS h (name, value, n)
-                  GROUP BY h.name
+            FROM (SELECT lower(m.match[1]) AS name, jsonb_agg(btrim(m.match[2], space) ORDER BY m.n) AS all_values
+                  FROM regexp_matches(lines, '^([^:\s]+):(.*)$', 'gn') WITH ORDINALITY AS m (match, n)
+                  GROUP BY lower(m.match[1])
                   HAVING count(*) > 1) AS t);
     END IF;
-    RETURN headers;
+    RETURN coalesce(headers, '{}');
 END;
 $$;
 COMMENT ON FUNCTION tasker._http_headers(text) IS
@@ -181,6 +175,13 @@ DECLARE
     open_for constant interval := current_setting('tasker.breaker_open_for')::interval;
 BEGIN
     IF enough = 0 THEN
+        RETURN;
+    END IF;
+    -- As it is most of the time: nothing fails, nor has failed lately.
+    IF NOT EXISTS (SELECT FROM tasker.breaker)
+       AND NOT EXISTS (SELECT FROM unnest(statuses, error_classes) AS a (status, error_class)
+                       WHERE a.error_class IS NOT NULL
+                          OR a.status >= 500) THEN
         RETURN;
     END IF;
     WITH answer AS MATERIALIZED (

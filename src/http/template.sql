@@ -218,8 +218,16 @@ LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    part constant text[] := regexp_match(url, '^(https?)://(?:[^/?#@]*@)?(\[[0-9A-Fa-f:.]+\]|[^][\s/?#:@\\%]+)(?::([0-9]{1,5}))?(?:[/?#]\S*)?$', 'i');
+    part text[];
 BEGIN
+    -- Most are plain, and those need no pattern that brings what it found.
+    IF url COLLATE "C" ~ '^https?://[a-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?$' THEN
+        RETURN split_part(url, '/', 1) || '//' || split_part(url, '/', 3)
+               || CASE WHEN split_part(url, '/', 3) LIKE '%:%' THEN ''
+                       WHEN url LIKE 'https:%' THEN ':443'
+                       ELSE ':80' END;
+    END IF;
+    part := regexp_match(url, '^(https?)://(?:[^/?#@]*@)?(\[[0-9A-Fa-f:.]+\]|[^][\s/?#:@\\%]+)(?::([0-9]{1,5}))?(?:[/?#]\S*)?$', 'i');
     RETURN lower(part[1] || '://' || part[2]) || ':' || coalesce(part[3], CASE lower(part[1]) WHEN 'https' THEN '443' ELSE '80' END);
 END;
 $$;

@@ -50,11 +50,11 @@ const agent = spawn('tasker-agent', ['--roles', 'http', '--allow-hosts', `127.0.
 process.on('exit', () => agent.kill('SIGKILL'));
 await new Promise((resolve) => agent.stdout.once('data', resolve));
 
-// Some first, so that connections, plans and caches are there.
+// Some first, so that connections, plans and caches are there, and this server is compiled.
 const create = (count) => psql(`SELECT count(*) FROM tasker.create_tasks('bench/http',
     (SELECT array_agg(jsonb_build_object('id', n)) FROM generate_series(1, ${count}) AS n))`);
 const open = () => psql("SELECT count(*) FROM tasker.tasks WHERE name = 'bench/http' AND finished_at IS NULL");
-await create(connections);
+await create(connections * 10);
 while (await open() !== '0') await pause(200);
 
 const sessions = JSON.parse(await psql("SELECT json_object_agg(application_name, pid) FROM pg_stat_activity WHERE application_name LIKE 'tasker-agent http%'"));
@@ -65,9 +65,11 @@ const samples = [];
 requests = 0;
 const spent = Object.fromEntries(Object.entries(spenders).map(([who, pid]) => [who, ticks(pid)]));
 await create(steps);
-while (await open() !== '0') {
+// The database is asked when all have been requested, or to see that none is missing.
+for (let n = 1; requests < steps || await open() !== '0'; n++) {
+    if (n % 100 === 0 && await open() === '0') break;
     samples.push(resident(agent.pid));
-    await pause(steps > 10_000 ? 2000 : 300);
+    await pause(steps > 10_000 ? 1000 : 100);
 }
 const took = Number(await psql(`SELECT extract(epoch FROM max(finished_at) - min(created_at)) FROM tasker.tasks WHERE created_at >= '${since}'`));
 const ideal = (steps / connections) * delay / 1000;

@@ -5,7 +5,7 @@
  *
  * main.c reads the command line and knows the subcommands; each has a file of
  * its own.  Without one, run.c runs the roles of role.h, as settings.h says.
- * db.c is how all of them reach the database.
+ * db.c is how all of them reach the database, base.c what all of them use.
  */
 #ifndef TASKER_AGENT_H
 #define TASKER_AGENT_H
@@ -23,7 +23,7 @@ enum
 	EXIT_USAGE = 2
 };
 
-/* main.c */
+/* base.c */
 extern void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern void *allocate(size_t size);
 extern char *text_copy(const char *text);

@@ -175,11 +175,11 @@ AS $$
     SELECT jsonb_build_object('total', p.step_count)
         || CASE WHEN p.step_count <= 100 THEN (
                SELECT jsonb_build_object(
-                          'complete', count(*) FILTER (WHERE s.state IN (3, 6, 7)),
-                          'in_progress', count(*) FILTER (WHERE s.state = 1),
-                          'waiting_for_retry', count(*) FILTER (WHERE s.state = 2),
-                          'error', count(*) FILTER (WHERE s.state = 4),
-                          'cancelled', count(*) FILTER (WHERE s.state = 5))
+                          'complete', count(*) FILTER (WHERE tasker._step_state(s.state)::text IN ('complete', 'resolved_manually', 'skipped')),
+                          'in_progress', count(*) FILTER (WHERE s.state = tasker._state_code('step', 'in_progress')),
+                          'waiting_for_retry', count(*) FILTER (WHERE s.state = tasker._state_code('step', 'waiting_for_retry')),
+                          'error', count(*) FILTER (WHERE s.state = tasker._state_code('step', 'error')),
+                          'cancelled', count(*) FILTER (WHERE s.state = tasker._state_code('step', 'cancelled')))
                FROM tasker.step AS s
                WHERE s.task_id = t.task_id)
            ELSE '{}' END

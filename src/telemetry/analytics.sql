@@ -75,7 +75,10 @@ AS $$
 BEGIN
     RETURN QUERY
     SELECT t.task_id, p.plan_id, p.name, p.namespace, p.version, p.step_count::integer,
-           tasker._task_state(t.state)::text, t.created_at, CASE WHEN isfinite(t.run_at) THEN greatest(t.created_at, t.run_at) ELSE t.created_at END, t.finished_at, t.initiator, t.source_system
+           tasker._task_state(t.state)::text, t.created_at,
+           CASE WHEN isfinite(t.run_at) THEN greatest(t.created_at, t.run_at)
+                ELSE t.created_at END,
+           t.finished_at, t.initiator, t.source_system
     FROM unnest(task_ids) AS w (task_id)
     CROSS JOIN LATERAL (
         SELECT t.*

@@ -29,12 +29,16 @@ extern void *allocate(size_t size);
 extern char *text_copy(const char *text);
 extern char *text_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern long long clock_ms(void);
+extern int	waker_open(void);
+extern void waker_call(int waker);
+extern void waker_clear(int waker);
 
 /* db.c */
 extern PGconn *db_connect(const char *conninfo);
 extern PGconn *db_open(const char *conninfo, char **why);
 extern long backoff_ms(int failures);
 extern void db_notices_about(PGconn *connection, char *about);
+extern void db_ignore_notices(PGconn *connection);
 extern PGresult *db_query(PGconn *connection, const char *sql, int count,
 						  const char *const *values);
 extern bool db_is(const PGresult *result, const char *sqlstate);

@@ -1,12 +1,16 @@
 /*
  * base.c
- *	  What all of tasker-agent uses: what is wrong said, memory, texts, time.
+ *	  What all of tasker-agent uses: what is wrong said, memory, texts, time,
+ *	  and how a thread wakes another that polls.
  */
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "agent.h"
 
@@ -69,4 +73,33 @@ clock_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (long long) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* A descriptor that is readable once somebody has called; -1: there is none. */
+int
+waker_open(void)
+{
+	return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+}
+
+void
+waker_call(int waker)
+{
+	const uint64_t one = 1;
+
+	if (write(waker, &one, sizeof(one)) < 0)
+	{
+		/* It has been called already. */
+	}
+}
+
+void
+waker_clear(int waker)
+{
+	uint64_t	calls;
+
+	if (read(waker, &calls, sizeof(calls)) < 0)
+	{
+		/* Nobody called. */
+	}
 }

@@ -93,6 +93,20 @@ db_notices_about(PGconn *connection, char *about)
 	PQsetNoticeReceiver(connection, print_notice, about);
 }
 
+static void
+ignore_notice(void *about, const PGresult *result)
+{
+}
+
+/*
+ * A role of the agent has nobody to show notices to.
+ */
+void
+db_ignore_notices(PGconn *connection)
+{
+	PQsetNoticeReceiver(connection, ignore_notice, NULL);
+}
+
 /*
  * Runs a statement with text values.
  */

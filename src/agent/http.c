@@ -363,13 +363,19 @@ move_ends(Db *db, RequestList *from, RequestList *list, bool one)
 	}
 }
 
+/* Requests that are claimed and not about to be ended. */
+static int
+held(void)
+{
+	return waiting.count + running.count + finished.count + finished_handled.count;
+}
+
 /* What this session holds and is not about to end, for a heartbeat. */
 static void
 send_heartbeat(void)
 {
 	const RequestList *lists[] = {&waiting, &running, &finished, &finished_handled};
-	long long  *ids = allocate(sizeof(long long) * (size_t) (waiting.count + running.count + finished.count +
-															  finished_handled.count + 1));
+	long long  *ids = allocate(sizeof(long long) * (size_t) (held() + 1));
 	int			count = 0;
 
 	beaten_worker = worker;
@@ -510,7 +516,7 @@ ask_on_claims(void)
 		more = true;
 		next_poll = now + (bound ? BELL_POLL_MS : setting_ms("poll-interval"));
 	}
-	if (now >= next_beat && waiting.count + running.count + finished.count + finished_handled.count > 0)
+	if (now >= next_beat && held() > 0)
 		send_heartbeat();
 	if (db_is_free(&claims) && more && worthwhile && now >= next_claim && !atomic_load(&draining))
 	{
@@ -579,7 +585,7 @@ wait_for_something(void)
 	if (db_is_free(&claims))
 	{
 		ms = sooner(ms, next_poll);
-		if (waiting.count + running.count + finished.count + finished_handled.count > 0)
+		if (held() > 0)
 			ms = sooner(ms, next_beat);
 	}
 	if (finished.first != NULL || finished_handled.first != NULL)
@@ -592,8 +598,7 @@ wait_for_something(void)
 static void
 look_whether_idle(void)
 {
-	bool		is_idle = waiting.count + running.count + finished.count + finished_handled.count +
-		sending.count + sending_handled.count == 0 && asking != CLAIMING;
+	bool		is_idle = held() + sending.count + sending_handled.count == 0 && asking != CLAIMING;
 
 	if (atomic_exchange(&idle, is_idle) != is_idle && atomic_load(&draining))
 		run_wake();

@@ -61,7 +61,6 @@ typedef struct Request
 	/* http_curl.c */
 	void	   *transfer;
 	long long	started_at;
-	bool		dropped;		/* somebody else has the step by now */
 
 	/* What came of it. */
 	int			status;			/* 0: no answer */

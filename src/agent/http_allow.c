@@ -8,9 +8,6 @@
  * setting allow-hosts lets in what it names: hosts by the name in the URL, or
  * networks.
  */
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +15,7 @@
 
 #include "agent.h"
 #include "http.h"
-
-/* An address of either family, that of IPv4 as IPv6 maps it. */
-typedef struct Network
-{
-	unsigned char address[16];
-	int			bits;
-} Network;
+#include "network.h"
 
 typedef struct Entry
 {
@@ -39,65 +30,13 @@ struct AllowList
 	Entry	   *entries;
 };
 
-static const unsigned char mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-static bool
-parse_address(const char *text, unsigned char *address, bool *is_v4)
-{
-	struct in_addr v4;
-
-	*is_v4 = inet_pton(AF_INET, text, &v4) == 1;
-	if (!*is_v4)
-		return inet_pton(AF_INET6, text, address) == 1;
-	memcpy(address, mapped_prefix, sizeof(mapped_prefix));
-	memcpy(address + sizeof(mapped_prefix), &v4, sizeof(v4));
-	return true;
-}
-
-static bool
-parse_network(const char *text, Network *network)
-{
-	char		buffer[INET6_ADDRSTRLEN + 1];
-	const char *slash = strchr(text, '/');
-	size_t		length = slash == NULL ? strlen(text) : (size_t) (slash - text);
-	bool		is_v4;
-
-	if (length >= sizeof(buffer))
-		return false;
-	memcpy(buffer, text, length);
-	buffer[length] = '\0';
-	if (!parse_address(buffer, network->address, &is_v4))
-		return false;
-	network->bits = 128;
-	if (slash != NULL)
-	{
-		char	   *end;
-		long		bits = strtol(slash + 1, &end, 10);
-
-		if (end == slash + 1 || *end != '\0' || bits < 0 || bits > (is_v4 ? 32 : 128))
-			return false;
-		network->bits = (int) bits + (is_v4 ? 96 : 0);
-	}
-	return true;
-}
-
-static bool
-is_within(const unsigned char *address, const Network *network)
-{
-	int			bytes = network->bits / 8;
-	int			rest = network->bits % 8;
-
-	return memcmp(address, network->address, (size_t) bytes) == 0 &&
-		(rest == 0 || (address[bytes] ^ network->address[bytes]) >> (8 - rest) == 0);
-}
-
 /* One entry of the list; false where it is none. */
 static bool
 parse_entry(char *text, Entry *entry)
 {
 	char	   *colon;
 
-	if (parse_network(text, &entry->network))
+	if (network_parse(text, &entry->network))
 		return true;
 	if (text[0] == '[')
 	{
@@ -223,36 +162,29 @@ static const char *const special[] = {
 };
 
 static bool
-is_public(const unsigned char *address)
+is_public(const Address *address)
 {
 	for (size_t i = 0; i < sizeof(special) / sizeof(special[0]); i++)
 	{
 		Network		network;
 
-		if (parse_network(special[i], &network) && is_within(address, &network))
+		if (network_parse(special[i], &network) && network_has(&network, address))
 			return false;
 	}
 	return true;
 }
 
 bool
-allow_address(const AllowList *list, const struct sockaddr *address)
+allow_address(const AllowList *list, const struct sockaddr *socket_address)
 {
-	unsigned char bytes[16];
+	Address		address;
 
-	if (address->sa_family == AF_INET)
-	{
-		memcpy(bytes, mapped_prefix, sizeof(mapped_prefix));
-		memcpy(bytes + sizeof(mapped_prefix), &((const struct sockaddr_in *) address)->sin_addr, 4);
-	}
-	else if (address->sa_family == AF_INET6)
-		memcpy(bytes, &((const struct sockaddr_in6 *) address)->sin6_addr, sizeof(bytes));
-	else
+	if (!address_take(socket_address, &address))
 		return false;
-	if (is_public(bytes))
+	if (is_public(&address))
 		return true;
 	for (const Entry *entry = list->entries; entry != NULL; entry = entry->next)
-		if (entry->host == NULL && is_within(bytes, &entry->network))
+		if (entry->host == NULL && network_has(&entry->network, &address))
 			return true;
 	return false;
 }

@@ -17,7 +17,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <curl/curl.h>
@@ -87,7 +86,7 @@ transfers_start(void)
 		return false;
 	multi = curl_multi_init();
 	sockets = epoll_create1(EPOLL_CLOEXEC);
-	waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	waker = waker_open();
 	if (multi == NULL || sockets < 0 || waker < 0)
 		return false;
 	curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
@@ -641,7 +640,6 @@ transfers_wait(const Waiting *others, int count, long timeout_ms)
 {
 	struct pollfd fds[8] = {{.fd = sockets, .events = POLLIN}, {.fd = waker, .events = POLLIN}};
 	long long	left = due - clock_ms();
-	uint64_t	calls;
 
 	for (int i = 0; i < count; i++)
 	{
@@ -651,19 +649,11 @@ transfers_wait(const Waiting *others, int count, long timeout_ms)
 	if (due >= 0 && left < timeout_ms)
 		timeout_ms = left > 0 ? (long) left : 0;
 	(void) poll(fds, (nfds_t) count + 2, (int) timeout_ms);
-	if (read(waker, &calls, sizeof(calls)) < 0)
-	{
-		/* Nobody called. */
-	}
+	waker_clear(waker);
 }
 
 void
 transfers_wake(void)
 {
-	uint64_t	one = 1;
-
-	if (write(waker, &one, sizeof(one)) < 0)
-	{
-		/* It has been called already. */
-	}
+	waker_call(waker);
 }

@@ -71,13 +71,6 @@ lost(Db *db)
 	return was_connected ? DB_LOST : DB_NOTHING;
 }
 
-static void
-ignore_notice(void *arg, const PGresult *result)
-{
-	(void) arg;
-	(void) result;
-}
-
 static DbEvent
 go_on_connecting(Db *db)
 {
@@ -90,7 +83,7 @@ go_on_connecting(Db *db)
 	db->failures = 0;
 	db->sessions++;
 	PQsetnonblocking(db->connection, 1);
-	PQsetNoticeReceiver(db->connection, ignore_notice, NULL);
+	db_ignore_notices(db->connection);
 	return DB_CONNECTED;
 }
 

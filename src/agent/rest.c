@@ -33,4 +33,4 @@ stop(void)
 	auth_stop();
 }
 
-const Role rest_role = {"rest", start, pool_is_ready, server_address, auth_reload, drain, server_is_idle, stop};
+const Role rest_role = {"rest", start, pool_is_ready, listener_address, auth_reload, drain, server_is_idle, stop};

@@ -3,7 +3,6 @@
  *	  Who asks: by a bearer token of the database's, by a JSON Web Token, or by
  *	  what a trusted proxy says.
  */
-#include <arpa/inet.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 
 #include "agent.h"
 #include "log.h"
+#include "network.h"
 #include "rest_internal.h"
 #include "settings.h"
 
@@ -159,30 +159,6 @@ auth_is_required(void)
 	return strcmp(wanted, "on") == 0;
 }
 
-/* Whether an address is that one, or of that network: ADDRESS or ADDRESS/BITS. */
-static bool
-is_within(const char *address, const char *network)
-{
-	unsigned char own[16];
-	unsigned char base[16];
-	char		text[INET6_ADDRSTRLEN];
-	const char *slash = strchr(network, '/');
-	size_t		length = slash != NULL ? (size_t) (slash - network) : strlen(network);
-	int			family = strchr(address, ':') != NULL ? AF_INET6 : AF_INET;
-	int			bits = slash != NULL ? atoi(slash + 1) : family == AF_INET6 ? 128 : 32;
-
-	if (length >= sizeof(text))
-		return false;
-	memcpy(text, network, length);
-	text[length] = '\0';
-	if (inet_pton(family, address, own) != 1 || inet_pton(family, text, base) != 1 ||
-		bits < 0 || bits > (family == AF_INET6 ? 128 : 32))
-		return false;
-	if (memcmp(own, base, (size_t) bits / 8) != 0)
-		return false;
-	return bits % 8 == 0 || (own[bits / 8] ^ base[bits / 8]) >> (8 - bits % 8) == 0;
-}
-
 /*
  * Whether who is connected may say on whose behalf; address: "unix", or a
  * number.
@@ -191,19 +167,24 @@ bool
 auth_is_proxy(const char *address)
 {
 	const char *list = setting_text("proxy-from");
+	Address		own;
+	bool		is_unix = strcmp(address, "unix") == 0;
 	char	   *copy;
 	char	   *rest;
 	bool		found = false;
 
 	if (setting_text("proxy-header") == NULL || list == NULL)
 		return false;
-	/* An IPv4 address of a socket for both. */
-	if (strncmp(address, "::ffff:", 7) == 0)
-		address += 7;
+	if (!is_unix && !address_parse(address, &own))
+		return false;
 	copy = text_copy(list);
 	rest = copy;
 	for (char *word = strsep(&rest, ","); word != NULL && !found; word = strsep(&rest, ","))
-		found = strcmp(word, "unix") == 0 ? strcmp(address, "unix") == 0 : is_within(address, word);
+	{
+		Network		network;
+
+		found = is_unix ? strcmp(word, "unix") == 0 : network_parse(word, &network) && network_has(&network, &own);
+	}
 	free(copy);
 	return found;
 }

@@ -12,12 +12,9 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "agent.h"
 #include "log.h"
@@ -65,17 +62,6 @@ static char *
 copy_or_null(const char *text)
 {
 	return text != NULL && *text != '\0' ? text_copy(text) : NULL;
-}
-
-static void
-wake(void)
-{
-	const uint64_t one = 1;
-
-	if (write(wake_fd, &one, sizeof(one)) < 0)
-	{
-		/* It is woken already. */
-	}
 }
 
 /* ---- a client's side; the lock is held */
@@ -159,11 +145,6 @@ lose_connection(void)
 	connection = NULL;
 }
 
-static void
-ignore_notice(void *about, const PGresult *result)
-{
-}
-
 static bool
 connect_hub(void)
 {
@@ -181,7 +162,7 @@ connect_hub(void)
 		return false;
 	}
 	failures = 0;
-	PQsetNoticeReceiver(connection, ignore_notice, NULL);
+	db_ignore_notices(connection);
 	PQclear(PQexec(connection, "LISTEN tasker_events"));
 	return true;
 }
@@ -349,15 +330,11 @@ wait_for_bell(bool is_connected)
 		{.fd = wake_fd, .events = POLLIN},
 		{.fd = is_connected ? PQsocket(connection) : -1, .events = POLLIN}
 	};
-	uint64_t	count;
 	PGnotify   *bell;
 	int			timeout = !has_streams() ? -1 : is_connected ? LOOK_EVERY_MS : (int) backoff_ms(failures);
 
 	(void) poll(fds, 2, timeout);
-	if (read(wake_fd, &count, sizeof(count)) < 0)
-	{
-		/* Nobody called. */
-	}
+	waker_clear(wake_fd);
 	if (!is_connected)
 		return;
 	if (PQconsumeInput(connection) == 0)
@@ -425,7 +402,7 @@ stream_on_data(Stream *stream, void (*resume) (void *), void (*cut) (void *), vo
 	stream->next = streams;
 	streams = stream;
 	pthread_mutex_unlock(&lock);
-	wake();
+	waker_call(wake_fd);
 }
 
 /*
@@ -449,7 +426,7 @@ stream_read(Stream *stream, char *buffer, size_t room, bool *is_ended, void (*wa
 		if (stream->sent == stream->buffer.length)
 			stream->buffer.length = stream->sent = 0;
 		if (was_full && unsent(stream) < FEED_UP_TO)
-			wake();
+			waker_call(wake_fd);
 	}
 	else if (!*is_ended)
 	{
@@ -486,7 +463,7 @@ stream_close(Stream *stream)
 bool
 events_start(void)
 {
-	wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	wake_fd = waker_open();
 	has_thread = wake_fd >= 0 && pthread_create(&thread, NULL, run_hub, NULL) == 0;
 	if (!has_thread)
 		complain("could not start the stream of events: %s", strerror(errno));
@@ -502,7 +479,7 @@ events_drain(void)
 	for (Stream *stream = streams; stream != NULL; stream = stream->next)
 		end_stream(stream);
 	pthread_mutex_unlock(&lock);
-	wake();
+	waker_call(wake_fd);
 }
 
 void

@@ -267,9 +267,12 @@ extern int	pool_busy(void);
 extern bool pool_is_ready(void);
 extern void pool_stop(void);
 
+/* rest_listen.c */
+extern int	listener_open(void);
+extern const char *listener_address(void);
+
 /* ---- the server (rest_server.c) */
 extern bool server_start(void);
-extern const char *server_address(void);
 extern void server_drain(void);
 extern bool server_is_idle(void);
 extern void server_stop(void);

@@ -44,11 +44,6 @@ static Job **queue_tail = &queue_head;
 static bool stopping;
 
 static void
-ignore_notice(void *about, const PGresult *result)
-{
-}
-
-static void
 disconnect(Worker *worker)
 {
 	if (worker->connection == NULL)
@@ -70,7 +65,7 @@ set_up(PGconn *connection, long timeout_ms, char **why)
 	PGresult   *result;
 	bool		done = true;
 
-	PQsetNoticeReceiver(connection, ignore_notice, NULL);
+	db_ignore_notices(connection);
 	if (setting_flag("prepared"))
 	{
 		snprintf(timeout, sizeof(timeout), "%ld", timeout_ms);

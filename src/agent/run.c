@@ -9,11 +9,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -45,12 +43,7 @@ static long long drain_until;
 void
 run_wake(void)
 {
-	const uint64_t one = 1;
-
-	if (write(wake_fd, &one, sizeof(one)) < 0)
-	{
-		/* It is woken already. */
-	}
+	waker_call(wake_fd);
 }
 
 /* Tells systemd, if it is that which started us; otherwise nobody. */
@@ -182,7 +175,6 @@ loop(int signal_fd)
 
 	for (;;)
 	{
-		uint64_t	count;
 		long long	left = -1;
 
 		look();
@@ -192,10 +184,7 @@ loop(int signal_fd)
 			left = drain_until - clock_ms();
 		if (poll(fds, 2, (int) left) < 0 && errno != EINTR)
 			return;
-		if (read(wake_fd, &count, sizeof(count)) < 0)
-		{
-			/* Nobody called. */
-		}
+		waker_clear(wake_fd);
 		take_signals(signal_fd);
 	}
 }
@@ -235,7 +224,7 @@ run_roles(void)
 	int			signal_fd = open_signals();
 	bool		started;
 
-	wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	wake_fd = waker_open();
 	if (signal_fd < 0 || wake_fd < 0)
 	{
 		complain("could not start: %s", strerror(errno));

@@ -160,7 +160,9 @@ static Statement read_subscribers = {
 };
 
 static Statement next_events = {
-	.sql = "SELECT n.event_id, n.row_id, n.task_id, 0 FROM tasker._next_events($1, $2) AS n",
+	.sql = "SELECT e.event_id, e.row_id, e.task_id, 0 "
+	"FROM tasker._next_events($1, $2) AS n "
+	"CROSS JOIN LATERAL unnest(n.event_ids, n.row_ids, n.task_ids) AS e (event_id, row_id, task_id)",
 	.arg_count = 2,
 	.arg_types = {INT4OID, INT4OID},
 };

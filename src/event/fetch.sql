@@ -1,7 +1,12 @@
 -- Handing events out: in order, to one consumer or to several that share them.
 
-CREATE FUNCTION tasker._next_events(subscriber_id integer, max_events integer)
-RETURNS TABLE (event_id bigint, row_id bigint, task_id bigint)
+CREATE FUNCTION tasker._next_events(
+    subscriber_id integer,
+    max_events integer,
+    OUT event_ids bigint[],
+    OUT row_ids bigint[],
+    OUT task_ids bigint[])
+RETURNS record
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
@@ -10,6 +15,7 @@ SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET max_parallel_workers_per_gather = 0
 SET jit = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     s tasker.subscriber;
@@ -19,12 +25,12 @@ DECLARE
     told bigint;
     pass record;
     wanted integer;
-    event_ids bigint[] := ARRAY[]::bigint[];
-    row_ids bigint[] := ARRAY[]::bigint[];
-    task_ids bigint[] := ARRAY[]::bigint[];
     started constant timestamptz := clock_timestamp();
     old_tick bigint;
 BEGIN
+    event_ids := '{}';
+    row_ids := '{}';
+    task_ids := '{}';
     SELECT n.*
     INTO c
     FROM tasker.subscriber_cursor AS n
@@ -47,31 +53,37 @@ BEGIN
                OR event_ids <> '{}' AND clock_timestamp() > started + interval '10 ms';
         IF c.tick_id >= c.matched_from THEN
             until_tick := last_tick;
-            SELECT array_agg(e.event_id ORDER BY e.tick_id, e.n) AS event_ids,
-                   array_agg(e.row_id ORDER BY e.tick_id, e.n) AS row_ids,
-                   array_agg(coalesce(l.task_id, p.task_id, 0) ORDER BY e.tick_id, e.n) AS task_ids,
+            SELECT array_agg(e.event_id) AS event_ids,
+                   array_agg(e.row_id) AS row_ids,
+                   array_agg(e.task_id) AS task_ids,
                    count(*) AS found,
-                   (array_agg(e.tick_id ORDER BY e.tick_id DESC, e.n DESC))[1] AS tick_id,
-                   (array_agg(coalesce(CASE e.event_id WHEN l.start_id THEN l.start_at ELSE l.at END, p.occurred_at)
-                              ORDER BY e.tick_id DESC, e.n DESC))[1] AS at
+                   max(e.tick_id) AS tick_id,
+                   NULL::timestamptz AS at
             INTO pass
             FROM (
-                SELECT m.tick_id, x.event_id, x.row_id, x.n
+                SELECT m.tick_id, x.event_id, x.row_id, x.task_id
                 FROM tasker.subscriber_match AS m
                 CROSS JOIN LATERAL (
                     SELECT CASE WHEN c.event_id IS NOT NULL AND m.tick_id = c.tick_id + 1
                                 THEN coalesce(array_position(m.event_ids, c.event_id), 0)
                                 ELSE 0 END AS done
                     OFFSET 0) AS p
-                CROSS JOIN LATERAL unnest(m.event_ids[p.done + 1:p.done + wanted], m.row_ids[p.done + 1:p.done + wanted])
-                    WITH ORDINALITY AS x (event_id, row_id, n)
+                CROSS JOIN LATERAL unnest(
+                        m.event_ids[p.done + 1:p.done + wanted],
+                        m.row_ids[p.done + 1:p.done + wanted],
+                        m.task_ids[p.done + 1:p.done + wanted])
+                    WITH ORDINALITY AS x (event_id, row_id, task_id, n)
                 WHERE m.subscriber_id = s.subscriber_id
                   AND m.tick_id > c.tick_id
                   AND m.tick_id <= until_tick
                 ORDER BY m.tick_id, x.n
-                LIMIT wanted) AS e
-            LEFT JOIN tasker.log AS l ON l.id = e.row_id
-            LEFT JOIN tasker.published_event AS p ON p.event_id = e.row_id;
+                LIMIT wanted) AS e;
+            -- The place is an event in the middle of a tick.
+            IF pass.found = wanted THEN
+                pass.at := (
+                    SELECT o.occurred_at
+                    FROM tasker._events(pass.event_ids[wanted:], pass.row_ids[wanted:]) AS o);
+            END IF;
         ELSE
             told := coalesce((
                 SELECT t.events
@@ -92,12 +104,12 @@ BEGIN
             -- There is no tick left of those before it was matched.
             until_tick := coalesce(until_tick, least(c.matched_from, last_tick));
             IF s.wants_everything THEN
-                SELECT array_agg(e.event_id ORDER BY e.tick_id, e.at, e.event_id) AS event_ids,
-                       array_agg(e.row_id ORDER BY e.tick_id, e.at, e.event_id) AS row_ids,
-                       array_agg(e.task_id ORDER BY e.tick_id, e.at, e.event_id) AS task_ids,
+                SELECT array_agg(e.event_id) AS event_ids,
+                       array_agg(e.row_id) AS row_ids,
+                       array_agg(e.task_id) AS task_ids,
                        count(*) AS found,
-                       (array_agg(e.tick_id ORDER BY e.tick_id DESC))[1] AS tick_id,
-                       (array_agg(e.at ORDER BY e.tick_id DESC, e.at DESC, e.event_id DESC))[1] AS at
+                       max(e.tick_id) AS tick_id,
+                       (array_agg(e.at))[count(*)] AS at
                 INTO pass
                 FROM (
                     SELECT n.tick_id, n.at, n.event_id, n.row_id, n.task_id
@@ -113,12 +125,12 @@ BEGIN
                     ORDER BY n.tick_id, n.at, n.event_id
                     LIMIT wanted) AS e;
             ELSE
-                SELECT array_agg(e.event_id ORDER BY e.tick_id, e.at, e.event_id) AS event_ids,
-                       array_agg(e.row_id ORDER BY e.tick_id, e.at, e.event_id) AS row_ids,
-                       array_agg(e.task_id ORDER BY e.tick_id, e.at, e.event_id) AS task_ids,
+                SELECT array_agg(e.event_id) AS event_ids,
+                       array_agg(e.row_id) AS row_ids,
+                       array_agg(e.task_id) AS task_ids,
                        count(*) AS found,
-                       (array_agg(e.tick_id ORDER BY e.tick_id DESC))[1] AS tick_id,
-                       (array_agg(e.at ORDER BY e.tick_id DESC, e.at DESC, e.event_id DESC))[1] AS at
+                       max(e.tick_id) AS tick_id,
+                       (array_agg(e.at))[count(*)] AS at
                 INTO pass
                 FROM (
                     SELECT n.tick_id, n.at, n.event_id, n.row_id, n.task_id
@@ -130,6 +142,7 @@ BEGIN
                     LIMIT wanted) AS e;
             END IF;
         END IF;
+        -- They were put together in the order of the rows below them.
         event_ids := event_ids || pass.event_ids;
         row_ids := row_ids || pass.row_ids;
         task_ids := task_ids || pass.task_ids;
@@ -156,14 +169,10 @@ BEGIN
         WHERE m.subscriber_id = s.subscriber_id
           AND m.tick_id <= c.tick_id;
     END IF;
-    RETURN QUERY
-    SELECT u.event_id, u.row_id, u.task_id
-    FROM unnest(event_ids, row_ids, task_ids) WITH ORDINALITY AS u (event_id, row_id, task_id, n)
-    ORDER BY u.n;
 END;
 $$;
 COMMENT ON FUNCTION tasker._next_events(integer, integer) IS
-'Hands out the next events of a subscriber, in order, and moves its place behind them in this transaction; task_id 0: none. None: there are none. Private.';
+'Hands out the next events of a subscriber, in order, and moves its place behind them in this transaction; a task_id of 0: none. Empty: there are none. Private.';
 
 CREATE FUNCTION tasker._wait_for_round()
 RETURNS boolean
@@ -181,12 +190,15 @@ COMMENT ON FUNCTION tasker._wait_for_tick(bigint, timestamptz) IS
 
 CREATE FUNCTION tasker._knows_subscriber(run_as text, role text)
 RETURNS boolean
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
-    SELECT NOT tasker._is_enforced()
+BEGIN
+    RETURN NOT tasker._is_enforced()
         OR tasker._is_administrator()
         OR (to_regrole(quote_ident(run_as)) IS NOT NULL AND pg_has_role(role::name, run_as::name, 'MEMBER'));
+END;
 $$;
 COMMENT ON FUNCTION tasker._knows_subscriber(text, text) IS
 'Whether a role may know of what another has subscribed to. Private.';
@@ -195,6 +207,7 @@ CREATE FUNCTION tasker._find_subscriber(subscriber text, caller text)
 RETURNS tasker.subscriber
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     target tasker.subscriber;
@@ -265,6 +278,7 @@ CREATE FUNCTION tasker._give_to_holders(for_subscriber integer, for_consumer tex
 RETURNS TABLE (event_ids bigint[], row_ids bigint[], task_ids bigint[])
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -321,6 +335,7 @@ CREATE FUNCTION tasker._fill_hand(of_subscriber tasker.subscriber, of_consumer t
 RETURNS tasker.consumer
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     hand tasker.consumer;
@@ -360,11 +375,9 @@ BEGIN
     LOOP
         missing := max_events - cardinality(hand.event_ids);
         EXIT WHEN missing <= 0;
-        SELECT coalesce(array_agg(n.event_id ORDER BY n.place), '{}') AS event_ids,
-               coalesce(array_agg(n.row_id ORDER BY n.place), '{}') AS row_ids,
-               coalesce(array_agg(n.task_id ORDER BY n.place), '{}') AS task_ids
+        SELECT n.*
         INTO given
-        FROM tasker._next_events((of_subscriber).subscriber_id, missing) WITH ORDINALITY AS n (event_id, row_id, task_id, place);
+        FROM tasker._next_events((of_subscriber).subscriber_id, missing) AS n;
         EXIT WHEN given.event_ids = '{}';
         SELECT g.*
         INTO given
@@ -390,6 +403,38 @@ $$;
 COMMENT ON FUNCTION tasker._fill_hand(tasker.subscriber, text, integer) IS
 'Gives a consumer up to that many events that it has not acknowledged, old ones first, and notes that it has them. Private.';
 
+-- A subscriber that waits for rare events asks again and again, and every lock
+-- would be a write.
+CREATE FUNCTION tasker._may_fetch(of_subscriber integer, of_consumer text, last_tick bigint)
+RETURNS boolean
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN EXISTS (
+               SELECT
+               FROM tasker.subscriber_cursor AS c
+               WHERE c.subscriber_id = of_subscriber
+                 AND c.tick_id < last_tick
+                 AND ((c.tick_id >= c.matched_from) IS NOT TRUE
+                      OR EXISTS (
+                          SELECT
+                          FROM tasker.subscriber_match AS m
+                          WHERE m.subscriber_id = of_subscriber
+                            AND m.tick_id > c.tick_id)))
+        OR EXISTS (
+               SELECT
+               FROM tasker.consumer AS c
+               WHERE c.subscriber_id = of_subscriber
+                 AND c.event_ids <> '{}'
+                 AND (c.name = of_consumer
+                      OR c.fetched_at < tasker.clock() - current_setting('tasker.consumer_timeout')::interval));
+END;
+$$;
+COMMENT ON FUNCTION tasker._may_fetch(integer, text, bigint) IS
+'Whether there may be something to fetch for a consumer, up to that tick. Private.';
+
 CREATE FUNCTION tasker._fetch_events(
     subscriber text,
     max_events integer,
@@ -399,6 +444,7 @@ CREATE FUNCTION tasker._fetch_events(
 RETURNS TABLE (event_id bigint, occurred_at timestamptz, name text, task_id bigint, step_id bigint, payload jsonb)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     target constant tasker.subscriber := tasker._find_subscriber(subscriber, caller);
@@ -409,6 +455,7 @@ DECLARE
     old_tick bigint;
     is_fresh boolean := false;
 BEGIN
+    hand.event_ids := '{}';
     -- What it was granted when it subscribed may have been taken back.
     PERFORM tasker._require('event:index', coalesce(target.namespace, '*'));
     PERFORM tasker._check_fetched_here(target);
@@ -428,39 +475,41 @@ BEGIN
     END IF;
     LOOP
         last_tick := coalesce((SELECT max(t.tick_id) FROM tasker.tick AS t), 0);
-        BEGIN
-            -- Behind what others do who are at it now.
-            SELECT c.tick_id
-            INTO old_tick
-            FROM tasker.subscriber_cursor AS c
-            WHERE c.subscriber_id = target.subscriber_id
-            FOR UPDATE;
-            hand := tasker._fill_hand(target, consumer_name, max_events);
-            IF hand.event_ids = '{}' THEN
-                -- A long search that came to nothing is not to be made again; a
-                -- short one is, if only others got what it found.
-                IF EXISTS (
-                    SELECT
-                    FROM tasker.subscriber_cursor AS c
-                    WHERE c.subscriber_id = target.subscriber_id
-                      AND c.tick_id > old_tick + 100)
-                THEN
-                    RETURN;
+        -- What is not there needs no lock to be seen.
+        IF tasker._may_fetch(target.subscriber_id, consumer_name, last_tick) THEN
+            BEGIN
+                -- Behind what others do who are at it now.
+                SELECT c.tick_id
+                INTO old_tick
+                FROM tasker.subscriber_cursor AS c
+                WHERE c.subscriber_id = target.subscriber_id
+                FOR UPDATE;
+                hand := tasker._fill_hand(target, consumer_name, max_events);
+                IF hand.event_ids = '{}' THEN
+                    -- A long search that came to nothing is not to be made again; a
+                    -- short one is, if only others got what it found.
+                    IF EXISTS (
+                        SELECT
+                        FROM tasker.subscriber_cursor AS c
+                        WHERE c.subscriber_id = target.subscriber_id
+                          AND c.tick_id > old_tick + 100)
+                    THEN
+                        RETURN;
+                    END IF;
+                    RAISE EXCEPTION USING
+                        ERRCODE = 'TK000',
+                        MESSAGE = 'there is no event to fetch';
                 END IF;
-                RAISE EXCEPTION USING
-                    ERRCODE = 'TK000',
-                    MESSAGE = 'there is no event to fetch';
-            END IF;
-        EXCEPTION
-            -- Lets go of the locks: nobody else is to wait while this waits.
-            WHEN SQLSTATE 'TK000' THEN
-                NULL;
-        END;
+            EXCEPTION
+                -- Lets go of the locks: nobody else is to wait while this waits.
+                WHEN SQLSTATE 'TK000' THEN
+                    NULL;
+            END;
+        END IF;
         IF hand.event_ids <> '{}' THEN
             RETURN QUERY
             SELECT e.event_id, e.occurred_at, e.name, e.task_id, e.step_id, e.payload
-            FROM tasker._events(hand.event_ids[1:max_events], hand.row_ids[1:max_events]) AS e
-            ORDER BY e.place;
+            FROM tasker._events(hand.event_ids[1:max_events], hand.row_ids[1:max_events]) AS e;
             EXIT WHEN FOUND;
             -- All of them were pruned meanwhile.
             UPDATE tasker.consumer AS c
@@ -502,6 +551,7 @@ CREATE FUNCTION tasker._ack_events(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     target constant tasker.subscriber := tasker._find_subscriber(subscriber, caller);

@@ -70,10 +70,11 @@ BEGIN
         SELECT c.subscriber_id
         FROM tasker.subscriber_cursor AS c
         WHERE c.matched_from IS NOT NULL);
-    INSERT INTO tasker.subscriber_match (subscriber_id, tick_id, event_ids, row_ids)
+    INSERT INTO tasker.subscriber_match (subscriber_id, tick_id, event_ids, row_ids, task_ids)
     SELECT m.subscriber_id, m.tick_id,
            array_agg(m.event_id ORDER BY m.at, m.event_id),
-           array_agg(m.row_id ORDER BY m.at, m.event_id)
+           array_agg(m.row_id ORDER BY m.at, m.event_id),
+           array_agg(m.task_id ORDER BY m.at, m.event_id)
     FROM tasker._match(first, last, matched) AS m
     GROUP BY m.subscriber_id, m.tick_id;
 END;

@@ -128,6 +128,7 @@ CREATE TABLE tasker.subscriber_match (
     tick_id bigint NOT NULL,
     event_ids bigint[] NOT NULL,
     row_ids bigint[] NOT NULL,
+    task_ids bigint[] NOT NULL,
     PRIMARY KEY (subscriber_id, tick_id)
 );
 COMMENT ON TABLE tasker.subscriber_match IS 'The events of a tick that a subscriber wants, found once for all subscribers when the tick was made.';
@@ -135,6 +136,7 @@ COMMENT ON COLUMN tasker.subscriber_match.subscriber_id IS 'Subscriber.';
 COMMENT ON COLUMN tasker.subscriber_match.tick_id IS 'Tick.';
 COMMENT ON COLUMN tasker.subscriber_match.event_ids IS 'Events, in their order.';
 COMMENT ON COLUMN tasker.subscriber_match.row_ids IS 'Key of the row of tasker.log or tasker.published_event that each is read from.';
+COMMENT ON COLUMN tasker.subscriber_match.task_ids IS 'Task of each; 0: none.';
 
 CREATE TABLE tasker.consumer (
     subscriber_id integer NOT NULL,
@@ -146,6 +148,11 @@ CREATE TABLE tasker.consumer (
     fetched_at timestamptz NOT NULL,
     PRIMARY KEY (subscriber_id, name)
 ) WITH (fillfactor = 50);
+-- They don't compress, and trying it takes as long as finding them.
+ALTER TABLE tasker.consumer
+    ALTER COLUMN event_ids SET STORAGE EXTERNAL,
+    ALTER COLUMN row_ids SET STORAGE EXTERNAL,
+    ALTER COLUMN task_ids SET STORAGE EXTERNAL;
 COMMENT ON TABLE tasker.consumer IS 'Who fetches for a subscriber, and what each has been handed and not acknowledged.';
 COMMENT ON COLUMN tasker.consumer.subscriber_id IS 'Subscriber.';
 COMMENT ON COLUMN tasker.consumer.name IS 'Name of the consumer; empty for one that gives none.';

@@ -19,7 +19,6 @@ $$;
 GRANT EXECUTE ON FUNCTION
     tasker._canonical_events(text[]),
     tasker._events(bigint[], bigint[]),
-    tasker._failure(jsonb, jsonb, smallint),
     tasker._payload(jsonb, jsonb, "any"),
     tasker._system_event(text),
     tasker._system_events(),

@@ -178,6 +178,17 @@ ids_argument(const int64 *ids, int count)
 										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
+int64 *
+ids_of(Datum datum, int *count)
+{
+	ArrayType  *array = DatumGetArrayTypeP(datum);
+
+	if (ARR_ELEMTYPE(array) != INT8OID || array_contains_nulls(array))
+		elog(ERROR, "these are no ids");
+	*count = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	return (int64 *) ARR_DATA_PTR(array);
+}
+
 int
 array_argument(FunctionCallInfo fcinfo, int arg, Datum **elements, bool **nulls)
 {

@@ -45,6 +45,9 @@ extern TimestampTz row_time(uint64 row, int column);	/* 0 for null */
 /* Ids as an argument of a statement: a bigint[]. */
 extern Datum ids_argument(const int64 *ids, int count);
 
+/* The elements of a bigint[] without nulls, where they stand. */
+extern int64 *ids_of(Datum datum, int *count);
+
 /* Elements of an array that a function was called with; -1 where it is NULL. */
 extern int	array_argument(FunctionCallInfo fcinfo, int arg, Datum **elements, bool **nulls);
 

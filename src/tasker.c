@@ -31,6 +31,9 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
 		return;
 
+	/* Each session would load it, which takes longer than what it then runs. */
+	load_file("$libdir/plpgsql", false);
+
 	tasker_shared_memory_init();
 	tasker_launcher_register();
 	tasker_dependencies_init();

@@ -429,23 +429,25 @@ access_refuse(const char *permission, const char *namespace)
 	pg_unreachable();
 }
 
+void
+access_require(const char *permission, const char *namespace)
+{
+	if (access_is_enforced() && !access_role_may(access_caller(), permission, namespace))
+		access_refuse(permission, namespace);
+}
+
 /*
  * tasker._require(permission text, namespace text)
  */
 Datum
 tasker_require(PG_FUNCTION_ARGS)
 {
-	char	   *permission;
-	char	   *namespace;
-
 	if (!access_is_enforced())
 		PG_RETURN_VOID();
 	if (PG_ARGISNULL(0))
 		elog(ERROR, "a permission is NULL");
-	permission = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	namespace = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	if (!access_role_may(access_caller(), permission, namespace))
-		access_refuse(permission, namespace);
+	access_require(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+				   PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	PG_RETURN_VOID();
 }
 

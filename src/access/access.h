@@ -39,6 +39,9 @@ extern uint64 access_generation(void);
 extern uint64 access_permission_bit(const char *permission);
 extern bool access_role_has_any(Oid role, uint64 permission_bits, const char *namespace);
 
+/* Raises TK009 where the caller was not granted it in a namespace. */
+extern void access_require(const char *permission, const char *namespace);
+
 /* Raises TK009: the caller was not granted it there. */
 extern void access_refuse(const char *permission, const char *namespace) pg_attribute_noreturn();
 

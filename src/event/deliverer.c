@@ -47,6 +47,7 @@
 #include "engine/processes.h"
 #include "engine/worker.h"
 #include "state/state.h"
+#include "event/event.h"
 #include "statement.h"
 #include "tasker.h"
 
@@ -64,7 +65,6 @@
 #define EVENT_COLUMNS	7
 
 /* So many ticks behind, a subscriber is asked whatever is known of its events. */
-#define STALE_TICKS		"1000"
 
 typedef enum Fate
 {
@@ -148,7 +148,7 @@ static Statement read_subscribers = {
 	"AND (c.matched_from IS NULL OR c.tick_id < c.matched_from "
 	"OR EXISTS (SELECT FROM tasker.subscriber_match AS m "
 	"WHERE m.subscriber_id = s.subscriber_id AND m.tick_id > c.tick_id) "
-	"OR EXISTS (SELECT FROM tasker.tick AS t WHERE t.tick_id > c.tick_id + " STALE_TICKS ")), "
+	"OR EXISTS (SELECT FROM tasker.tick AS t WHERE t.tick_id > c.tick_id + " CppAsString2(STALE_TICKS) ")), "
 	"EXISTS (SELECT FROM tasker.subscriber_failure AS f WHERE f.subscriber_id = s.subscriber_id), "
 	"(SELECT min(f.next_attempt_at) FROM tasker.subscriber_failure AS f "
 	"WHERE f.subscriber_id = s.subscriber_id AND f.dead_at IS NULL) "

@@ -23,6 +23,7 @@
 #include "utils/numeric.h"
 #include "utils/timestamp.h"
 
+#include "event/event.h"
 #include "event/payload.h"
 #include "state/state.h"
 #include "statement.h"
@@ -641,7 +642,7 @@ put_published(Payload *payload, const Tables *tables, const Row *event)
 
 /* A row of the result. */
 static void
-put_event(ReturnSetInfo *result, int place, const Tables *tables, PayloadShapes *shapes,
+put_event(ReturnSetInfo *result, int place, bool with_place, const Tables *tables, PayloadShapes *shapes,
 		  const LogEvent *move, const Row *published)
 {
 	Payload		payload = {0};
@@ -679,7 +680,8 @@ put_event(ReturnSetInfo *result, int place, const Tables *tables, PayloadShapes 
 		values[5] = Int64GetDatum(move->task_id << TASKER_STEP_BITS | move->step_no);
 	}
 	values[6] = JsonbPGetDatum(payload_end(&payload, shapes));
-	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	tuplestore_putvalues(result->setResult, result->setDesc,
+						 values + (with_place ? 0 : 1), nulls + (with_place ? 0 : 1));
 }
 
 /* The steps that have ended of tasks that tell how far they have come. */
@@ -705,7 +707,7 @@ read_ended(const Tables *tables, Keys *tasks, Keys *plan_steps)
 
 /* Reads whatever the events are described from. */
 static void
-read_tables(Tables *tables, Datum *row_ids, int count)
+read_tables(Tables *tables, const int64 *row_ids, int count)
 {
 	Keys		ids = {0};
 	Keys		task_ids = {0};
@@ -716,12 +718,12 @@ read_tables(Tables *tables, Datum *row_ids, int count)
 	Row		   *row;
 
 	for (int i = 0; i < count; i++)
-		add_key(&ids, DatumGetInt64(row_ids[i]));
+		add_key(&ids, row_ids[i]);
 	tables->log = read_rows(&log_rows, &ids);
 	ids.count = 0;
 	for (int i = 0; i < count; i++)
-		if (find_row(tables->log, DatumGetInt64(row_ids[i])) == NULL)
-			add_key(&ids, DatumGetInt64(row_ids[i]));
+		if (find_row(tables->log, row_ids[i]) == NULL)
+			add_key(&ids, row_ids[i]);
 	tables->published = read_rows(&published_rows, &ids);
 
 	rows_start_iterate(tables->log, &scan);
@@ -762,46 +764,60 @@ read_tables(Tables *tables, Datum *row_ids, int count)
 	tables->plan_steps = read_rows(&plan_step_rows, &plan_steps);
 }
 
-/* tasker._events(bigint[], bigint[]) */
-Datum
-tasker_events(PG_FUNCTION_ARGS)
+int
+events_describe(const int64 *event_ids, const int64 *row_ids, int count,
+				ReturnSetInfo *result, bool with_place)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	Tables		tables;
-	PayloadShapes shapes = {0};
-	Datum	   *event_ids;
-	Datum	   *row_ids;
-	bool	   *nulls;
-	int			count;
+	PayloadShapes shapes = {.context = CurrentMemoryContext};
 	MemoryContext one;
 	MemoryContext before;
+	int			described = 0;
 
-	InitMaterializedSRF(fcinfo, 0);
-	SPI_connect();
-	count = array_argument(fcinfo, 0, &event_ids, &nulls);
-	count = Min(count, array_argument(fcinfo, 1, &row_ids, &nulls));
-	if (count > 0)
-		read_tables(&tables, row_ids, count);
-	shapes.context = CurrentMemoryContext;
+	if (count == 0)
+		return 0;
+	read_tables(&tables, row_ids, count);
 	one = AllocSetContextCreate(CurrentMemoryContext, "tasker event", ALLOCSET_DEFAULT_SIZES);
 	before = MemoryContextSwitchTo(one);
 	for (int i = 0; i < count; i++)
 	{
-		int64		event_id = DatumGetInt64(event_ids[i]);
-		Row		   *row = find_row(tables.log, DatumGetInt64(row_ids[i]));
+		Row		   *row = find_row(tables.log, row_ids[i]);
 		Row		   *published = NULL;
-		LogEvent		move;
+		LogEvent	move;
 
 		CHECK_FOR_INTERRUPTS();
 		if (row != NULL)
-			read_move(row, event_id, &move);
+			read_move(row, event_ids[i], &move);
 		else
-			published = find_row(tables.published, DatumGetInt64(row_ids[i]));
+			published = find_row(tables.published, row_ids[i]);
 		if (row != NULL || published != NULL)
-			put_event(result, i + 1, &tables, &shapes, &move, published);
+		{
+			put_event(result, i + 1, with_place, &tables, &shapes, &move, published);
+			described++;
+		}
 		MemoryContextReset(one);
 	}
 	MemoryContextSwitchTo(before);
+	return described;
+}
+
+/* tasker._events(bigint[], bigint[]) */
+Datum
+tasker_events(PG_FUNCTION_ARGS)
+{
+	int64	   *event_ids;
+	int64	   *row_ids;
+	int			count;
+	int			row_count;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		return (Datum) 0;
+	event_ids = ids_of(PG_GETARG_DATUM(0), &count);
+	row_ids = ids_of(PG_GETARG_DATUM(1), &row_count);
+	SPI_connect();
+	(void) events_describe(event_ids, row_ids, Min(count, row_count),
+						   (ReturnSetInfo *) fcinfo->resultinfo, true);
 	SPI_finish();
 	return (Datum) 0;
 }

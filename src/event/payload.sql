@@ -222,7 +222,7 @@ RETURNS TABLE (
     task_id bigint,
     step_id bigint,
     payload jsonb)
-LANGUAGE C VOLATILE ROWS 100
+LANGUAGE C STABLE ROWS 100
 AS 'MODULE_PATHNAME', 'tasker_events';
 COMMENT ON FUNCTION tasker._events(bigint[], bigint[]) IS
 'Describes events: each by its id and the key of the row that it is read from, in tasker.log or tasker.published_event. A row for each that is still there, with its place in the arrays, in their order; payload as tasker._event_fields() lists it, times in UTC. Of what has changed since, such as a task''s tags or a step''s results, it says what stands there now. Source: design, contract, "Events"; reference 7.2. Private.';

@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "engine/processes.h"
+#include "event/event.h"
 #include "shared_memory.h"
 #include "tasker.h"
 
@@ -24,7 +25,6 @@
 #define ABSENT_NAP_MS	20		/* the same while there is no notifier that could wake us */
 
 PG_FUNCTION_INFO_V1(tasker_wait_for_round);
-PG_FUNCTION_INFO_V1(tasker_wait_for_tick);
 
 static int
 milliseconds_until(TimestampTz until, int most)
@@ -67,9 +67,8 @@ database_with_notifier(TimestampTz until)
 	return NULL;
 }
 
-/* tasker._wait_for_round() */
-Datum
-tasker_wait_for_round(PG_FUNCTION_ARGS)
+bool
+events_wait_for_round(void)
 {
 	TimestampTz until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ROUND_WAIT_MS);
 	TaskerDatabase *database = database_with_notifier(until);
@@ -77,7 +76,7 @@ tasker_wait_for_round(PG_FUNCTION_ARGS)
 	uint32		wanted;
 
 	if (database == NULL)
-		PG_RETURN_BOOL(false);
+		return false;
 
 	/*
 	 * A round counts as begun before it takes the flag, so that the flag is up
@@ -97,7 +96,7 @@ tasker_wait_for_round(PG_FUNCTION_ARGS)
 	}
 	done = pg_atomic_read_u32(&database->rounds_done);
 	if ((int32) (done - wanted) >= 0)
-		PG_RETURN_BOOL(false);
+		return false;
 
 	ConditionVariablePrepareToSleep(&database->round_done);
 	for (;;)
@@ -111,28 +110,27 @@ tasker_wait_for_round(PG_FUNCTION_ARGS)
 										   tasker_wait_event(WAIT_EVENTS));
 	}
 	ConditionVariableCancelSleep();
-	PG_RETURN_BOOL(true);
+	return true;
 }
 
-/* tasker._wait_for_tick(bigint, timestamptz) */
+/* tasker._wait_for_round() */
 Datum
-tasker_wait_for_tick(PG_FUNCTION_ARGS)
+tasker_wait_for_round(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(events_wait_for_round());
+}
+
+bool
+events_wait_for_tick(int64 after, TimestampTz until)
 {
 	TaskerDatabase *database = database_find(MyDatabaseId);
-	int64		after;
-	TimestampTz until;
 	bool		found = false;
-
-	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
-		PG_RETURN_BOOL(false);
-	after = PG_GETARG_INT64(0);
-	until = PG_GETARG_TIMESTAMPTZ(1);
 
 	/* Nobody to be woken by: the caller looks again. */
 	if (database == NULL)
 	{
 		(void) nap_until(until);
-		PG_RETURN_BOOL(false);
+		return false;
 	}
 
 	ConditionVariablePrepareToSleep(&database->round_done);
@@ -147,5 +145,5 @@ tasker_wait_for_tick(PG_FUNCTION_ARGS)
 										   tasker_wait_event(WAIT_EVENTS));
 	}
 	ConditionVariableCancelSleep();
-	PG_RETURN_BOOL(found);
+	return found;
 }

@@ -1,0 +1,27 @@
+/*
+ * event.h
+ *	  What the parts of this room need of each other.
+ */
+#ifndef TASKER_EVENT_H
+#define TASKER_EVENT_H
+
+#include "postgres.h"
+
+#include "nodes/execnodes.h"
+#include "utils/timestamp.h"
+
+/* A place that was moved over so many ticks is worth a write, though nothing was found. */
+#define STALE_TICKS		1000
+
+/*
+ * describe.c: adds a row for each event that is still there, with its place in
+ * front where that is asked for; returns how many.  Within an SPI connection.
+ */
+extern int	events_describe(const int64 *event_ids, const int64 *row_ids, int count,
+							ReturnSetInfo *result, bool with_place);
+
+/* wait.c: whether there was anything to wait for; whether there is a tick after that one. */
+extern bool events_wait_for_round(void);
+extern bool events_wait_for_tick(int64 after, TimestampTz until);
+
+#endif							/* TASKER_EVENT_H */

@@ -1,0 +1,758 @@
+/*
+ * fetch.c
+ *	  Handing events out: in order, to one consumer or to several that share them.
+ *
+ * The place of a subscriber is locked before anything else of it, here and by
+ * who acknowledges, so that they can't wait for each other.
+ *
+ * In C, as a session that fetches for the first time would have every statement
+ * and expression of it to parse in PL/pgSQL, which takes longer than the rest.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "access/access.h"
+#include "event/event.h"
+#include "statement.h"
+#include "tasker.h"
+
+#define MOST_EVENTS			10000
+#define SEARCH_MS			10	/* among much that is not wanted, once something was found */
+#define LONG_SEARCH_TICKS	100 /* the place of a longer search is kept, though it found nothing */
+
+PG_FUNCTION_INFO_V1(tasker_fetch_events);
+PG_FUNCTION_INFO_V1(tasker_next_events);
+
+/* Events, each with the row that it is read from and its task; 0: none. */
+typedef struct Events
+{
+	int64	   *event_ids;
+	int64	   *row_ids;
+	int64	   *task_ids;
+	int			count;
+} Events;
+
+typedef struct Subscriber
+{
+	int32		id;
+	char	   *namespace;		/* NULL: all */
+} Subscriber;
+
+/* Up to where a subscriber has had everything, and what is to be known to go on. */
+typedef struct Place
+{
+	int64		tick_id;
+	bool		is_within;		/* of the next tick it has had those up to ... */
+	TimestampTz event_at;
+	int64		event_id;		/* ... this one */
+	int64		matched_from;
+	bool		is_matched;		/* from there on it is noted what it wants */
+	Datum		born_xmax;
+	bool		has_birth;
+	Datum		born_running;
+	bool		has_running;
+	bool		wants_everything;
+	int64		last_tick;		/* that there is */
+} Place;
+
+/* What a search brought. */
+typedef struct Pass
+{
+	int			found;
+	int64		tick_id;		/* of the last one ... */
+	TimestampTz at;				/* ... and its time, 0: it was not asked for */
+} Pass;
+
+static int64 *
+joined(int64 *first, int first_count, const int64 *second, int second_count)
+{
+	first = first == NULL ? palloc(second_count * sizeof(int64)) :
+		repalloc_huge(first, (first_count + second_count) * sizeof(int64));
+	memcpy(first + first_count, second, second_count * sizeof(int64));
+	return first;
+}
+
+static void
+add_events(Events *events, const Events *more)
+{
+	if (more->count == 0)
+		return;
+	events->event_ids = joined(events->event_ids, events->count, more->event_ids, more->count);
+	events->row_ids = joined(events->row_ids, events->count, more->row_ids, more->count);
+	events->task_ids = joined(events->task_ids, events->count, more->task_ids, more->count);
+	events->count += more->count;
+}
+
+/* Three columns of a row of SPI_tuptable, as events; they may be null. */
+static Events
+row_events(uint64 row, int column)
+{
+	Events		events = {0};
+	bool		isnull;
+	Datum		event_ids = row_value(row, column, &isnull);
+
+	if (isnull)
+		return events;
+	events.event_ids = ids_of(event_ids, &events.count);
+	events.row_ids = ids_of(row_value(row, column + 1, &isnull), &events.count);
+	events.task_ids = ids_of(row_value(row, column + 2, &isnull), &events.count);
+	return events;
+}
+
+/* Behind whoever is at it now. */
+static void
+lock_place(int32 subscriber_id)
+{
+	static Statement statement = {
+		"SELECT "
+		"FROM tasker.subscriber_cursor AS c "
+		"WHERE c.subscriber_id = $1 "
+		"FOR UPDATE",
+		1, {INT4OID}
+	};
+	Datum		argument = Int32GetDatum(subscriber_id);
+
+	statement_run(&statement, &argument, NULL);
+}
+
+/* False: the subscriber is gone. */
+static bool
+read_place(int32 subscriber_id, Place *place)
+{
+	static Statement statement = {
+		"SELECT c.tick_id, c.event_at, c.event_id, c.matched_from, c.born_xmax, c.born_running, "
+		"       s.wants_everything, "
+		"       coalesce((SELECT max(t.tick_id) FROM tasker.tick AS t), 0) "
+		"FROM tasker.subscriber_cursor AS c "
+		"JOIN tasker.subscriber AS s ON s.subscriber_id = c.subscriber_id "
+		"WHERE c.subscriber_id = $1",
+		1, {INT4OID}
+	};
+	Datum		argument = Int32GetDatum(subscriber_id);
+	bool		isnull;
+
+	if (statement_run(&statement, &argument, NULL) == 0)
+		return false;
+	place->tick_id = DatumGetInt64(row_value(0, 1, &isnull));
+	place->event_at = row_time(0, 2);
+	place->event_id = DatumGetInt64(row_value(0, 3, &isnull));
+	place->is_within = !isnull;
+	place->matched_from = DatumGetInt64(row_value(0, 4, &isnull));
+	place->is_matched = !isnull;
+	place->born_xmax = row_value(0, 5, &isnull);
+	place->has_birth = !isnull;
+	place->born_running = row_value(0, 6, &isnull);
+	place->has_running = !isnull;
+	place->wants_everything = DatumGetBool(row_value(0, 7, &isnull));
+	place->last_tick = DatumGetInt64(row_value(0, 8, &isnull));
+	return true;
+}
+
+/* Adds what a statement found: three arrays, how many they are, and where the last one is. */
+static Pass
+take_pass(Events *events)
+{
+	Events		found = row_events(0, 1);
+	Pass		pass = {.found = found.count};
+	bool		isnull;
+
+	if (found.count == 0)
+		return pass;
+	pass.tick_id = DatumGetInt64(row_value(0, 4, &isnull));
+	pass.at = row_time(0, 5);
+	add_events(events, &found);
+	return pass;
+}
+
+/* The next ones of those that were noted for it. */
+static Pass
+take_noted(int32 subscriber_id, const Place *place, int wanted, Events *events)
+{
+	/* The rows come in the order in which array_agg() is to have them. */
+	static Statement statement = {
+		"SELECT array_agg(e.event_id), array_agg(e.row_id), array_agg(e.task_id), max(e.tick_id), "
+		"       NULL::timestamptz "
+		"FROM ("
+		"    SELECT m.tick_id, x.event_id, x.row_id, x.task_id"
+		"    FROM tasker.subscriber_match AS m"
+		"    CROSS JOIN LATERAL ("
+		"        SELECT CASE WHEN m.tick_id = $2 + 1"
+		"                    THEN coalesce(array_position(m.event_ids, $3), 0)"
+		"                    ELSE 0 END AS done"
+		"        OFFSET 0) AS p"
+		"    CROSS JOIN LATERAL unnest("
+		"            m.event_ids[p.done + 1:p.done + $5],"
+		"            m.row_ids[p.done + 1:p.done + $5],"
+		"            m.task_ids[p.done + 1:p.done + $5])"
+		"        WITH ORDINALITY AS x (event_id, row_id, task_id, n)"
+		"    WHERE m.subscriber_id = $1"
+		"      AND m.tick_id > $2"
+		"      AND m.tick_id <= $4"
+		"    ORDER BY m.tick_id, x.n"
+		"    LIMIT $5) AS e",
+		5, {INT4OID, INT8OID, INT8OID, INT8OID, INT4OID}
+	};
+	Datum		arguments[] = {
+		Int32GetDatum(subscriber_id), Int64GetDatum(place->tick_id),
+		Int64GetDatum(place->event_id), Int64GetDatum(place->last_tick), Int32GetDatum(wanted)
+	};
+
+	statement_run(&statement, arguments, place->is_within ? "     " : "  n  ");
+	return take_pass(events);
+}
+
+/* The last tick up to which it is worth looking for that many events at a time. */
+static int64
+search_until(const Place *place, int wanted)
+{
+	static Statement statement = {
+		"SELECT max(t.tick_id) "
+		"FROM ("
+		"    SELECT n.tick_id,"
+		"           coalesce(lag(n.events) OVER (ORDER BY n.tick_id), 0) - coalesce(("
+		"               SELECT b.events"
+		"               FROM tasker.tick AS b"
+		"               WHERE b.tick_id <= $1"
+		"               ORDER BY b.tick_id DESC"
+		"               LIMIT 1), 0) AS passed"
+		"    FROM tasker.tick AS n"
+		"    WHERE n.tick_id > $1"
+		"      AND n.tick_id <= $2"
+		"    ORDER BY n.tick_id"
+		"    LIMIT 500) AS t "
+		"WHERE t.passed < coalesce($3, tasker._tick_part_size())",
+		3, {INT8OID, INT8OID, INT4OID}
+	};
+	int64		most = place->is_matched ? Min(place->matched_from, place->last_tick) : place->last_tick;
+	Datum		arguments[] = {
+		Int64GetDatum(place->tick_id), Int64GetDatum(most), Int32GetDatum(wanted)
+	};
+	int64		until;
+	bool		isnull;
+
+	statement_run(&statement, arguments, place->wants_everything ? "   " : "  n");
+	until = DatumGetInt64(row_value(0, 1, &isnull));
+	/* There is no tick left of those before it was noted what it wants. */
+	return isnull ? most : until;
+}
+
+#define FOUND_COLUMNS \
+	"SELECT array_agg(e.event_id), array_agg(e.row_id), array_agg(e.task_id), max(e.tick_id), " \
+	"       (array_agg(e.at))[count(*)] "
+
+/* The next of all events. */
+static Pass
+take_all(const Place *place, int64 until, int wanted, Events *events)
+{
+	static Statement statement = {
+		FOUND_COLUMNS
+		"FROM ("
+		"    SELECT n.tick_id, n.at, n.event_id, n.row_id, n.task_id"
+		"    FROM tasker._tick_event AS n"
+		"    WHERE n.tick_id > $1"
+		"      AND n.tick_id <= $2"
+		"      AND ($3 IS NULL OR n.tick_id > $1 + 1 OR (n.at, n.event_id) > ($4, $3))"
+		"      AND ($5 IS NULL OR n.row_id >> 20 >= $5 OR n.row_id >> 20 = ANY ($6))"
+		"    ORDER BY n.tick_id, n.at, n.event_id"
+		"    LIMIT $7) AS e",
+		7, {INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8OID, INT8ARRAYOID, INT4OID}
+	};
+	Datum		arguments[] = {
+		Int64GetDatum(place->tick_id), Int64GetDatum(until),
+		Int64GetDatum(place->event_id), TimestampTzGetDatum(place->event_at),
+		place->born_xmax, place->born_running, Int32GetDatum(wanted)
+	};
+	char		nulls[] = "       ";
+
+	if (!place->is_within)
+		nulls[2] = nulls[3] = 'n';
+	if (!place->has_birth)
+		nulls[4] = 'n';
+	if (!place->has_running)
+		nulls[5] = 'n';
+	statement_run(&statement, arguments, nulls);
+	return take_pass(events);
+}
+
+/* The next ones that it wants, of ticks for which that was not noted. */
+static Pass
+take_searched(int32 subscriber_id, const Place *place, int64 until, int wanted, Events *events)
+{
+	static Statement statement = {
+		FOUND_COLUMNS
+		"FROM ("
+		"    SELECT n.tick_id, n.at, n.event_id, n.row_id, n.task_id"
+		"    FROM tasker._match($1 + 1, $2, ARRAY[$5]) AS n"
+		"    WHERE $3 IS NULL"
+		"       OR n.tick_id > $1 + 1"
+		"       OR (n.at, n.event_id) > ($4, $3)"
+		"    ORDER BY n.tick_id, n.at, n.event_id"
+		"    LIMIT $6) AS e",
+		6, {INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT4OID, INT4OID}
+	};
+	Datum		arguments[] = {
+		Int64GetDatum(place->tick_id), Int64GetDatum(until),
+		Int64GetDatum(place->event_id), TimestampTzGetDatum(place->event_at),
+		Int32GetDatum(subscriber_id), Int32GetDatum(wanted)
+	};
+
+	statement_run(&statement, arguments, place->is_within ? "      " : "  nn  ");
+	return take_pass(events);
+}
+
+/* When an event happened, as its place in the log is by that, too. */
+static TimestampTz
+time_of_last(const Events *events)
+{
+	static Statement statement = {
+		"SELECT e.occurred_at FROM tasker._events(ARRAY[$1], ARRAY[$2]) AS e",
+		2, {INT8OID, INT8OID}
+	};
+	Datum		arguments[] = {
+		Int64GetDatum(events->event_ids[events->count - 1]),
+		Int64GetDatum(events->row_ids[events->count - 1])
+	};
+
+	return statement_run(&statement, arguments, NULL) == 0 ? 0 : row_time(0, 1);
+}
+
+static void
+save_place(int32 subscriber_id, const Place *place, int delivered)
+{
+	static Statement statement = {
+		"UPDATE tasker.subscriber_cursor AS c "
+		"SET tick_id = $2, event_at = $3, event_id = $4, fetched_at = tasker.clock(), "
+		"    delivered = c.delivered + $5 "
+		"WHERE c.subscriber_id = $1",
+		5, {INT4OID, INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID}
+	};
+	static Statement forget = {
+		"DELETE FROM tasker.subscriber_match AS m "
+		"WHERE m.subscriber_id = $1 "
+		"  AND m.tick_id <= $2",
+		2, {INT4OID, INT8OID}
+	};
+	Datum		arguments[] = {
+		Int32GetDatum(subscriber_id), Int64GetDatum(place->tick_id),
+		TimestampTzGetDatum(place->event_at), Int64GetDatum(place->event_id),
+		Int32GetDatum(delivered)
+	};
+
+	statement_run(&statement, arguments, place->is_within ? "     " : "  nn ");
+	if (!place->wants_everything)
+		statement_run(&forget, arguments, NULL);
+}
+
+/*
+ * Hands out the next events of a subscriber, in order, and moves its place,
+ * which is locked, behind them in this transaction.
+ */
+static void
+next_events(int32 subscriber_id, int most, Events *events)
+{
+	TimestampTz started = GetCurrentTimestamp();
+	Place		place;
+	int64		old_tick;
+
+	if (!read_place(subscriber_id, &place))
+		return;
+	old_tick = place.tick_id;
+	while (place.tick_id < place.last_tick)
+	{
+		int			wanted = most - events->count;
+		int64		until = place.last_tick;
+		Pass		pass;
+
+		CHECK_FOR_INTERRUPTS();
+		if (wanted <= 0 ||
+			(events->count > 0 && TimestampDifferenceExceeds(started, GetCurrentTimestamp(), SEARCH_MS)))
+			break;
+		if (place.is_matched && place.tick_id >= place.matched_from)
+		{
+			pass = take_noted(subscriber_id, &place, wanted, events);
+			if (pass.found == wanted)
+				pass.at = time_of_last(events);
+		}
+		else
+		{
+			until = search_until(&place, wanted);
+			pass = place.wants_everything ? take_all(&place, until, wanted, events) :
+				take_searched(subscriber_id, &place, until, wanted, events);
+		}
+		place.is_within = pass.found == wanted;
+		place.tick_id = place.is_within ? pass.tick_id - 1 : until;
+		if (place.is_within)
+		{
+			place.event_at = pass.at;
+			place.event_id = events->event_ids[events->count - 1];
+		}
+	}
+	if (events->count > 0 || place.tick_id > old_tick + STALE_TICKS)
+		save_place(subscriber_id, &place, events->count);
+}
+
+/* tasker._next_events(integer, integer) */
+Datum
+tasker_next_events(PG_FUNCTION_ARGS)
+{
+	Events		events = {0};
+	TupleDesc	desc;
+	Datum		values[3];
+	bool		nulls[3] = {0};
+	MemoryContext caller = CurrentMemoryContext;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+	SPI_connect();
+	lock_place(PG_GETARG_INT32(0));
+	next_events(PG_GETARG_INT32(0), PG_GETARG_INT32(1), &events);
+	MemoryContextSwitchTo(caller);
+	values[0] = ids_argument(events.event_ids, events.count);
+	values[1] = ids_argument(events.row_ids, events.count);
+	values[2] = ids_argument(events.task_ids, events.count);
+	SPI_finish();
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}
+
+/* Puts ids of events into arguments of a statement. */
+static void
+events_arguments(const Events *events, Datum *arguments)
+{
+	arguments[0] = ids_argument(events->event_ids, events->count);
+	arguments[1] = ids_argument(events->row_ids, events->count);
+	arguments[2] = ids_argument(events->task_ids, events->count);
+}
+
+/* What it had, behind what it takes over from those that are gone. */
+static void
+take_over(int32 subscriber_id, Datum consumer, Events *hand)
+{
+	static Statement statement = {
+		"SELECT c.name = $2, c.event_ids, c.row_ids, c.task_ids, c.name "
+		"FROM tasker.consumer AS c "
+		"WHERE c.subscriber_id = $1 "
+		"  AND (c.name = $2 "
+		"       OR c.fetched_at < tasker.clock() - current_setting('tasker.consumer_timeout')::interval) "
+		"ORDER BY c.name = $2, c.fetched_at "
+		"FOR UPDATE",
+		2, {INT4OID, TEXTOID}
+	};
+	static Statement forget = {
+		"DELETE FROM tasker.consumer AS c "
+		"WHERE c.subscriber_id = $1 "
+		"  AND c.name = ANY ($2)",
+		2, {INT4OID, TEXTARRAYOID}
+	};
+	Datum		arguments[] = {Int32GetDatum(subscriber_id), consumer};
+	uint64		count = statement_run(&statement, arguments, NULL);
+	Datum	   *gone = palloc((count + 1) * sizeof(Datum));
+	int			gone_count = 0;
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		Events		held = row_events(i, 2);
+		bool		isnull;
+
+		add_events(hand, &held);
+		if (!DatumGetBool(row_value(i, 1, &isnull)))
+			gone[gone_count++] = row_value(i, 5, &isnull);
+	}
+	if (gone_count == 0)
+		return;
+	arguments[1] = PointerGetDatum(construct_array(gone, gone_count, TEXTOID, -1, false, TYPALIGN_INT));
+	statement_run(&forget, arguments, NULL);
+}
+
+/* Leaves those that no other consumer is to get, because it holds others of the task. */
+static void
+give_to_holders(int32 subscriber_id, Datum consumer, Events *given)
+{
+	static Statement others = {
+		"SELECT "
+		"FROM tasker.consumer AS c "
+		"WHERE c.subscriber_id = $1 "
+		"  AND c.name <> $2 "
+		"  AND c.event_ids <> '{}' "
+		"LIMIT 1",
+		2, {INT4OID, TEXTOID}
+	};
+	static Statement statement = {
+		"SELECT g.event_ids, g.row_ids, g.task_ids "
+		"FROM tasker._give_to_holders($1, $2, $3, $4, $5) AS g",
+		5, {INT4OID, TEXTOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID}
+	};
+	Datum		arguments[5] = {Int32GetDatum(subscriber_id), consumer};
+
+	if (statement_run(&others, arguments, NULL) == 0)
+		return;
+	events_arguments(given, arguments + 2);
+	statement_run(&statement, arguments, NULL);
+	*given = row_events(0, 1);
+}
+
+static void
+save_hand(int32 subscriber_id, Datum consumer, const Events *hand)
+{
+	static Statement statement = {
+		"INSERT INTO tasker.consumer (subscriber_id, name, event_ids, row_ids, task_ids, fetched_at) "
+		"VALUES ($1, $2, $3, $4, $5, tasker.clock()) "
+		"ON CONFLICT (subscriber_id, name) DO UPDATE "
+		"SET event_ids = excluded.event_ids, "
+		"    row_ids = excluded.row_ids, "
+		"    task_ids = excluded.task_ids, "
+		"    fetched_at = excluded.fetched_at",
+		5, {INT4OID, TEXTOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID}
+	};
+	Datum		arguments[5] = {Int32GetDatum(subscriber_id), consumer};
+
+	events_arguments(hand, arguments + 2);
+	statement_run(&statement, arguments, NULL);
+}
+
+/*
+ * What a consumer has in hand: what it had, what it takes over from those that
+ * are gone, and new events.
+ */
+static void
+fill_hand(int32 subscriber_id, Datum consumer, int most, Events *hand)
+{
+	take_over(subscriber_id, consumer, hand);
+	while (hand->count < most)
+	{
+		Events		given = {0};
+
+		next_events(subscriber_id, most - hand->count, &given);
+		if (given.count == 0)
+			break;
+		give_to_holders(subscriber_id, consumer, &given);
+		add_events(hand, &given);
+		/* Again where others got all of it. */
+		if (hand->count > 0)
+			break;
+	}
+	if (hand->count > 0)
+		save_hand(subscriber_id, consumer, hand);
+}
+
+/*
+ * Whether there may be something to fetch; a subscriber that waits for rare
+ * events asks again and again, and every lock would be a write.
+ */
+static bool
+may_fetch(int32 subscriber_id, Datum consumer, int64 *last_tick)
+{
+	static Statement statement = {
+		"SELECT t.tick_id, "
+		"       EXISTS ("
+		"           SELECT"
+		"           FROM tasker.subscriber_cursor AS c"
+		"           WHERE c.subscriber_id = $1"
+		"             AND c.tick_id < t.tick_id"
+		"             AND ((c.tick_id >= c.matched_from) IS NOT TRUE"
+		"                  OR EXISTS ("
+		"                      SELECT"
+		"                      FROM tasker.subscriber_match AS m"
+		"                      WHERE m.subscriber_id = $1"
+		"                        AND m.tick_id > c.tick_id)))"
+		"    OR EXISTS ("
+		"           SELECT"
+		"           FROM tasker.consumer AS c"
+		"           WHERE c.subscriber_id = $1"
+		"             AND c.event_ids <> '{}'"
+		"             AND (c.name = $2"
+		"                  OR c.fetched_at < tasker.clock() - current_setting('tasker.consumer_timeout')::interval)) "
+		"FROM (SELECT coalesce(max(n.tick_id), 0) AS tick_id FROM tasker.tick AS n) AS t",
+		2, {INT4OID, TEXTOID}
+	};
+	Datum		arguments[] = {Int32GetDatum(subscriber_id), consumer};
+	bool		isnull;
+	bool		may;
+
+	statement_run(&statement, arguments, NULL);
+	*last_tick = DatumGetInt64(row_value(0, 1, &isnull));
+	may = DatumGetBool(row_value(0, 2, &isnull));
+	/* Who waits for long comes here often. */
+	SPI_freetuptable(SPI_tuptable);
+	return may;
+}
+
+/*
+ * Fills the hand, and lets go of the locks where there is nothing: nobody else
+ * is to wait while this waits.  Returns whether there was a long search, which is
+ * kept although it found nothing; a short one is made again.
+ */
+static bool
+try_fetch(int32 subscriber_id, Datum consumer, int most, Events *hand)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	bool		was_long = false;
+	Place		before;
+	Place		after;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	lock_place(subscriber_id);
+	if (read_place(subscriber_id, &before))
+	{
+		fill_hand(subscriber_id, consumer, most, hand);
+		was_long = hand->count == 0 && read_place(subscriber_id, &after) &&
+			after.tick_id > before.tick_id + LONG_SEARCH_TICKS;
+	}
+	if (hand->count > 0 || was_long)
+		ReleaseCurrentSubTransaction();
+	else
+		RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return was_long;
+}
+
+/* Takes from the hand what was pruned before it could be told. */
+static void
+drop_pruned(int32 subscriber_id, Datum consumer, int count)
+{
+	static Statement statement = {
+		"UPDATE tasker.consumer AS c "
+		"SET event_ids = c.event_ids[$3 + 1:], "
+		"    row_ids = c.row_ids[$3 + 1:], "
+		"    task_ids = c.task_ids[$3 + 1:] "
+		"WHERE c.subscriber_id = $1 "
+		"  AND c.name = $2",
+		3, {INT4OID, TEXTOID, INT4OID}
+	};
+	Datum		arguments[] = {Int32GetDatum(subscriber_id), consumer, Int32GetDatum(count)};
+
+	statement_run(&statement, arguments, NULL);
+}
+
+/* The subscriber of that name; raises what tasker._find_subscriber() does. */
+static Subscriber
+find_subscriber(FunctionCallInfo fcinfo)
+{
+	/* Of the caller's own, nothing more has to be looked at. */
+	static Statement own = {
+		"SELECT s.subscriber_id, s.namespace "
+		"FROM tasker.subscriber AS s "
+		"WHERE s.name = $1 "
+		"  AND s.run_as = $2 "
+		"  AND s.handler IS NULL",
+		2, {TEXTOID, TEXTOID}
+	};
+	static Statement any = {
+		"SELECT s.subscriber_id, s.namespace, tasker._check_fetched_here(s) "
+		"FROM tasker._find_subscriber($1, $2) AS s",
+		2, {TEXTOID, TEXTOID}
+	};
+	Datum		arguments[] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(4)};
+	const char *nulls = PG_ARGISNULL(0) ? "n " : "  ";
+	Subscriber	subscriber;
+	bool		isnull;
+
+	if (statement_run(&own, arguments, nulls) == 0)
+		statement_run(&any, arguments, nulls);
+	subscriber.id = DatumGetInt32(row_value(0, 1, &isnull));
+	subscriber.namespace = row_text(0, 2, CurrentMemoryContext);
+	return subscriber;
+}
+
+/* What the consumer is stored as. */
+static Datum
+consumer_name(FunctionCallInfo fcinfo)
+{
+	static Statement statement = {
+		"SELECT tasker._consumer_name($1)", 1, {TEXTOID}
+	};
+	Datum		argument;
+
+	if (PG_ARGISNULL(2))
+		return CStringGetTextDatum("");
+	argument = PG_GETARG_DATUM(2);
+	statement_run(&statement, &argument, NULL);
+	return argument;
+}
+
+static void
+check_arguments(FunctionCallInfo fcinfo, bool waits)
+{
+	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 1 || PG_GETARG_INT32(1) > MOST_EVENTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_events must be between 1 and %d", MOST_EVENTS),
+				 PG_ARGISNULL(1) ? errdetail("It is NULL.") : errdetail("It is %d.", PG_GETARG_INT32(1)),
+				 errhint("Fetch again for more.")));
+	if (waits && IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_TASKER_NOT_ALLOWED),
+				 errmsg("cannot wait for events here"),
+				 errdetail("Under %s nothing that happens later is seen.",
+						   XactIsoLevel == XACT_SERIALIZABLE ? "SERIALIZABLE" : "REPEATABLE READ"),
+				 errhint("Fetch in a READ COMMITTED transaction, or without wait.")));
+}
+
+/* tasker._fetch_events(text, integer, text, interval, text) */
+Datum
+tasker_fetch_events(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until = now;
+	bool		is_fresh = false;
+	Subscriber	subscriber;
+	Datum		consumer;
+	int			most;
+
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	if (!PG_ARGISNULL(3))
+		until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+														TimestampTzGetDatum(now), PG_GETARG_DATUM(3)));
+	subscriber = find_subscriber(fcinfo);
+	consumer = consumer_name(fcinfo);
+	/* What it was granted when it subscribed may have been taken back. */
+	access_require("event:index", subscriber.namespace != NULL ? subscriber.namespace : EVERY_NAMESPACE);
+	check_arguments(fcinfo, until > now);
+	most = PG_GETARG_INT32(1);
+	for (;;)
+	{
+		Events		hand = {0};
+		int64		last_tick;
+
+		CHECK_FOR_INTERRUPTS();
+		if (may_fetch(subscriber.id, consumer, &last_tick) &&
+			try_fetch(subscriber.id, consumer, most, &hand))
+			break;
+		if (hand.count > 0)
+		{
+			int			count = Min(hand.count, most);
+
+			if (events_describe(hand.event_ids, hand.row_ids, count, result, false) > 0)
+				break;
+			drop_pruned(subscriber.id, consumer, count);
+		}
+		else if (!is_fresh)
+		{
+			/* What is committed and in no tick yet counts, too. */
+			is_fresh = true;
+			(void) events_wait_for_round();
+		}
+		else if (GetCurrentTimestamp() >= until)
+			break;
+		else
+			(void) events_wait_for_tick(last_tick, until);
+	}
+	SPI_finish();
+	return (Datum) 0;
+}

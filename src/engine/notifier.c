@@ -62,7 +62,7 @@
 #define EVENTS_CHANNEL	"tasker_events"
 #define STEPS_CHANNEL	"tasker_steps"
 
-#define ROUND_MS		10		/* under load, a round in this time */
+#define ROUND_MS		20		/* under load, a round in this time */
 #define BELL_MS			50		/* and bells for events, each of which wakes all who listen */
 #define RETRY_MS		1000	/* after a round that failed */
 #define BELL_LOCK_MS	100		/* for the queue of notifications, which all of the server share */

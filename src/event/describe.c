@@ -1,6 +1,6 @@
 /*
  * describe.c
- *	  What events say: tasker._events().
+ *	  What events say: tasker._events() and tasker._task_facts().
  *
  * An event is a row of the log, or one that was published; the rest of its
  * payload is read off its task, its step and their template as they stand now.
@@ -30,8 +30,12 @@
 #include "tasker.h"
 
 PG_FUNCTION_INFO_V1(tasker_events);
+PG_FUNCTION_INFO_V1(tasker_task_facts);
 
-/* A row of a table, by its key: column 0 of what a statement returns. */
+/*
+ * A row of a table, by its key: column 0 of what a statement returns, or, of a
+ * step, that and its number: task_id << TASKER_STEP_BITS | step_no.
+ */
 typedef struct Row
 {
 	int64		key;
@@ -99,11 +103,11 @@ static Statement task_rows = {
 
 enum EndedColumn
 {
-	ENDED_STEP_ID, ENDED_TASK_ID, ENDED_STEP_NO, ENDED_STATE, ENDED_AT
+	ENDED_TASK_ID, ENDED_STEP_NO, ENDED_STATE, ENDED_AT
 };
 
 static Statement ended_rows = {
-	"SELECT s.task_id << 14 | s.step_no, s.task_id, s.step_no, s.state, s.finished_at "
+	"SELECT s.task_id, s.step_no, s.state, s.finished_at "
 	"FROM tasker.step AS s "
 	"WHERE s.task_id = ANY ($1) "
 	"  AND s.finished_at IS NOT NULL",
@@ -112,34 +116,35 @@ static Statement ended_rows = {
 
 enum StepColumn
 {
-	STEP_ID, STEP_STATE, STEP_ATTEMPTS, STEP_RETRY_LIMIT, STEP_NEXT_ATTEMPT_AT, STEP_RESULTS,
-	STEP_FAILURE, STEP_INPUTS
+	STEP_TASK_ID, STEP_NO, STEP_STATE, STEP_ATTEMPTS, STEP_RETRY_LIMIT, STEP_NEXT_ATTEMPT_AT,
+	STEP_RESULTS, STEP_FAILURE, STEP_INPUTS
 };
 
 static Statement step_rows = {
-	"SELECT w.id, s.state, s.attempts, s.retry_limit, s.next_attempt_at, s.results, s.error, s.inputs "
-	"FROM unnest($1) AS w (id) "
-	"JOIN tasker.step AS s ON s.task_id = w.id >> 14 AND s.step_no = (w.id & 16383)::smallint",
-	1, {INT8ARRAYOID}
+	"SELECT s.task_id, s.step_no, s.state, s.attempts, s.retry_limit, s.next_attempt_at, s.results, "
+	"       s.error, s.inputs "
+	"FROM unnest($1, $2) AS w (task_id, step_no) "
+	"JOIN tasker.step AS s ON s.task_id = w.task_id AND s.step_no = w.step_no",
+	2, {INT8ARRAYOID, INT8ARRAYOID}
 };
 
 enum PlanStepColumn
 {
-	PLAN_STEP_ID, PLAN_STEP_NAME, PLAN_STEP_PARENTS, PLAN_STEP_RETRY_LIMIT, PLAN_STEP_BACKOFF
+	PLAN_STEP_PLAN_ID, PLAN_STEP_NO, PLAN_STEP_NAME, PLAN_STEP_PARENTS, PLAN_STEP_RETRY_LIMIT,
+	PLAN_STEP_BACKOFF
 };
 
-/* By plan_id << 14 | step_no. */
 static Statement plan_step_rows = {
-	"SELECT w.id, s.name, "
+	"SELECT s.plan_id::bigint, s.step_no, s.name, "
 	"       ARRAY(SELECT d.name "
 	"             FROM tasker.plan_step AS d "
 	"             WHERE d.plan_id = s.plan_id AND d.step_no = ANY (s.parents) "
 	"             ORDER BY d.step_no), "
 	"       s.retry_limit, "
 	"       CASE WHEN s.base_delay = s.max_delay THEN 'constant' ELSE 'exponential' END "
-	"FROM unnest($1) AS w (id) "
-	"JOIN tasker.plan_step AS s ON s.plan_id = (w.id >> 14)::integer AND s.step_no = (w.id & 16383)::smallint",
-	1, {INT8ARRAYOID}
+	"FROM unnest($1, $2) AS w (plan_id, step_no) "
+	"JOIN tasker.plan_step AS s ON s.plan_id = w.plan_id AND s.step_no = w.step_no",
+	2, {INT8ARRAYOID, INT8ARRAYOID}
 };
 
 /* An event, found in the log. */
@@ -197,33 +202,66 @@ compare_keys(const void *a, const void *b)
 }
 
 /* Runs a statement for keys, each once; its rows stay until SPI is left. */
+static uint64
+run_for_keys(Statement *statement, Keys *keys)
+{
+	bool		of_steps = statement->arg_count == 2;
+	Datum		arguments[2];
+	int64	   *firsts;
+	int64	   *step_nos;
+
+	if (keys->count == 0)
+		return 0;
+	qsort(keys->keys, keys->count, sizeof(int64), compare_keys);
+	keys->count = qunique(keys->keys, keys->count, sizeof(int64), compare_keys);
+	if (!of_steps)
+	{
+		arguments[0] = ids_argument(keys->keys, keys->count);
+		return statement_run(statement, arguments, NULL);
+	}
+	firsts = palloc(keys->count * sizeof(int64));
+	step_nos = palloc(keys->count * sizeof(int64));
+	for (int i = 0; i < keys->count; i++)
+	{
+		firsts[i] = keys->keys[i] >> TASKER_STEP_BITS;
+		step_nos[i] = keys->keys[i] & TASKER_MAX_STEPS;
+	}
+	arguments[0] = ids_argument(firsts, keys->count);
+	arguments[1] = ids_argument(step_nos, keys->count);
+	return statement_run(statement, arguments, NULL);
+}
+
+static void
+read_row(uint64 number, Row *row)
+{
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+
+	row->values = palloc(desc->natts * sizeof(Datum));
+	row->nulls = palloc(desc->natts * sizeof(bool));
+	row->ended = NIL;
+	heap_deform_tuple(SPI_tuptable->vals[number], desc, row->values, row->nulls);
+}
+
 static rows_hash *
 read_rows(Statement *statement, Keys *keys)
 {
 	rows_hash  *rows = rows_create(CurrentMemoryContext, keys->count, NULL);
-	Datum		argument;
-	uint64		found;
+	uint64		count = run_for_keys(statement, keys);
 
-	if (keys->count == 0)
-		return rows;
-	qsort(keys->keys, keys->count, sizeof(int64), compare_keys);
-	keys->count = qunique(keys->keys, keys->count, sizeof(int64), compare_keys);
-	argument = ids_argument(keys->keys, keys->count);
-	found = statement_run(statement, &argument, NULL);
-	for (uint64 i = 0; i < found; i++)
+	for (uint64 i = 0; i < count; i++)
 	{
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-		Datum	   *values = palloc(desc->natts * sizeof(Datum));
-		bool	   *nulls = palloc(desc->natts * sizeof(bool));
+		Row			found;
 		int64		key;
 		Row		   *row;
 		bool		exists;
 
-		heap_deform_tuple(SPI_tuptable->vals[i], desc, values, nulls);
-		key = DatumGetInt64(values[0]);
+		read_row(i, &found);
+		key = DatumGetInt64(found.values[0]);
+		if (statement->arg_count == 2)
+			key = key << TASKER_STEP_BITS | DatumGetInt16(found.values[1]);
 		row = rows_insert(rows, key, &exists);
-		row->values = values;
-		row->nulls = nulls;
+		row->values = found.values;
+		row->nulls = found.nulls;
 		row->ended = NIL;
 	}
 	return rows;
@@ -688,15 +726,15 @@ put_event(ReturnSetInfo *result, int place, bool with_place, const Tables *table
 static void
 read_ended(const Tables *tables, Keys *tasks, Keys *plan_steps)
 {
-	rows_hash  *rows = read_rows(&ended_rows, tasks);
-	rows_iterator scan;
-	Row		   *ended;
+	uint64		count = run_for_keys(&ended_rows, tasks);
 
-	rows_start_iterate(rows, &scan);
-	while ((ended = rows_iterate(rows, &scan)) != NULL)
+	for (uint64 i = 0; i < count; i++)
 	{
-		Row		   *task = find_row(tables->tasks, DatumGetInt64(ended->values[ENDED_TASK_ID]));
+		Row		   *ended = palloc(sizeof(Row));
+		Row		   *task;
 
+		read_row(i, ended);
+		task = find_row(tables->tasks, DatumGetInt64(ended->values[ENDED_TASK_ID]));
 		if (task == NULL)
 			continue;
 		task->ended = lappend(task->ended, ended);
@@ -801,6 +839,24 @@ events_describe(const int64 *event_ids, const int64 *row_ids, int count,
 	return described;
 }
 
+TimestampTz
+events_happened_at(int64 event_id, int64 row_id)
+{
+	Keys		ids = {0};
+	Row		   *row;
+	LogEvent	move;
+
+	add_key(&ids, row_id);
+	row = find_row(read_rows(&log_rows, &ids), row_id);
+	if (row != NULL)
+	{
+		read_move(row, event_id, &move);
+		return move.at;
+	}
+	row = find_row(read_rows(&published_rows, &ids), row_id);
+	return row == NULL ? 0 : DatumGetTimestampTz(row->values[PUBLISHED_AT]);
+}
+
 /* tasker._events(bigint[], bigint[]) */
 Datum
 tasker_events(PG_FUNCTION_ARGS)
@@ -818,6 +874,53 @@ tasker_events(PG_FUNCTION_ARGS)
 	SPI_connect();
 	(void) events_describe(event_ids, row_ids, Min(count, row_count),
 						   (ReturnSetInfo *) fcinfo->resultinfo, true);
+	SPI_finish();
+	return (Datum) 0;
+}
+
+/* tasker._task_facts(bigint[]) */
+Datum
+tasker_task_facts(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	PayloadShapes shapes = {0};
+	Keys		ids = {0};
+	int64	   *task_ids;
+	int			count;
+	rows_hash  *tasks;
+	rows_iterator scan;
+	Row		   *task;
+	MemoryContext one;
+	MemoryContext before;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	task_ids = ids_of(PG_GETARG_DATUM(0), &count);
+	SPI_connect();
+	for (int i = 0; i < count; i++)
+		add_key(&ids, task_ids[i]);
+	shapes.context = CurrentMemoryContext;
+	tasks = read_rows(&task_rows, &ids);
+	one = AllocSetContextCreate(CurrentMemoryContext, "tasker facts", ALLOCSET_DEFAULT_SIZES);
+	before = MemoryContextSwitchTo(one);
+	rows_start_iterate(tasks, &scan);
+	while ((task = rows_iterate(tasks, &scan)) != NULL)
+	{
+		Payload		payload = {0};
+		Datum		values[3];
+		bool		nulls[3] = {0};
+
+		CHECK_FOR_INTERRUPTS();
+		put_facts(&payload, task);
+		values[0] = task->values[TASK_ID];
+		values[1] = task->values[TASK_NAMESPACE];
+		nulls[1] = task->nulls[TASK_NAMESPACE];
+		values[2] = JsonbPGetDatum(payload_end(&payload, &shapes));
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		MemoryContextReset(one);
+	}
+	MemoryContextSwitchTo(before);
 	SPI_finish();
 	return (Datum) 0;
 }

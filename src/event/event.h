@@ -20,6 +20,9 @@
 extern int	events_describe(const int64 *event_ids, const int64 *row_ids, int count,
 							ReturnSetInfo *result, bool with_place);
 
+/* describe.c, too: when it happened; 0: it is there no more. */
+extern TimestampTz events_happened_at(int64 event_id, int64 row_id);
+
 /* wait.c: whether there was anything to wait for; whether there is a tick after that one. */
 extern bool events_wait_for_round(void);
 extern bool events_wait_for_tick(int64 after, TimestampTz until);

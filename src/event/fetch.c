@@ -29,7 +29,8 @@
 
 #define MOST_EVENTS			10000
 #define SEARCH_MS			10	/* among much that is not wanted, once something was found */
-#define LONG_SEARCH_TICKS	100 /* the place of a longer search is kept, though it found nothing */
+#define LONG_SEARCH_TICKS	100 /* a longer search that was saved is not made again */
+#define MOST_CONSUMER_BYTES 200 /* a longer name may have too many characters */
 
 PG_FUNCTION_INFO_V1(tasker_fetch_events);
 PG_FUNCTION_INFO_V1(tasker_next_events);
@@ -52,7 +53,9 @@ typedef struct Subscriber
 /* Up to where a subscriber has had everything, and what is to be known to go on. */
 typedef struct Place
 {
+	int32		subscriber_id;
 	int64		tick_id;
+	int64		saved_tick;		/* as the table has it */
 	bool		is_within;		/* of the next tick it has had those up to ... */
 	TimestampTz event_at;
 	int64		event_id;		/* ... this one */
@@ -63,6 +66,7 @@ typedef struct Place
 	Datum		born_running;
 	bool		has_running;
 	bool		wants_everything;
+	int64		delivered;
 	int64		last_tick;		/* that there is */
 } Place;
 
@@ -110,33 +114,18 @@ row_events(uint64 row, int column)
 	return events;
 }
 
-/* Behind whoever is at it now. */
-static void
-lock_place(int32 subscriber_id)
-{
-	static Statement statement = {
-		"SELECT "
-		"FROM tasker.subscriber_cursor AS c "
-		"WHERE c.subscriber_id = $1 "
-		"FOR UPDATE",
-		1, {INT4OID}
-	};
-	Datum		argument = Int32GetDatum(subscriber_id);
-
-	statement_run(&statement, &argument, NULL);
-}
-
-/* False: the subscriber is gone. */
+/* Locks it, behind whoever is at it now.  False: the subscriber is gone. */
 static bool
-read_place(int32 subscriber_id, Place *place)
+lock_place(int32 subscriber_id, Place *place)
 {
 	static Statement statement = {
 		"SELECT c.tick_id, c.event_at, c.event_id, c.matched_from, c.born_xmax, c.born_running, "
-		"       s.wants_everything, "
-		"       coalesce((SELECT max(t.tick_id) FROM tasker.tick AS t), 0) "
+		"       s.wants_everything, c.delivered, "
+		"       (SELECT max(t.tick_id) FROM tasker.tick AS t) "
 		"FROM tasker.subscriber_cursor AS c "
 		"JOIN tasker.subscriber AS s ON s.subscriber_id = c.subscriber_id "
-		"WHERE c.subscriber_id = $1",
+		"WHERE c.subscriber_id = $1 "
+		"FOR UPDATE OF c",
 		1, {INT4OID}
 	};
 	Datum		argument = Int32GetDatum(subscriber_id);
@@ -144,7 +133,9 @@ read_place(int32 subscriber_id, Place *place)
 
 	if (statement_run(&statement, &argument, NULL) == 0)
 		return false;
+	place->subscriber_id = subscriber_id;
 	place->tick_id = DatumGetInt64(row_value(0, 1, &isnull));
+	place->saved_tick = place->tick_id;
 	place->event_at = row_time(0, 2);
 	place->event_id = DatumGetInt64(row_value(0, 3, &isnull));
 	place->is_within = !isnull;
@@ -155,7 +146,10 @@ read_place(int32 subscriber_id, Place *place)
 	place->born_running = row_value(0, 6, &isnull);
 	place->has_running = !isnull;
 	place->wants_everything = DatumGetBool(row_value(0, 7, &isnull));
-	place->last_tick = DatumGetInt64(row_value(0, 8, &isnull));
+	place->delivered = DatumGetInt64(row_value(0, 8, &isnull));
+	place->last_tick = DatumGetInt64(row_value(0, 9, &isnull));
+	if (isnull)
+		place->last_tick = 0;
 	return true;
 }
 
@@ -175,41 +169,62 @@ take_pass(Events *events)
 	return pass;
 }
 
-/* The next ones of those that were noted for it. */
-static Pass
-take_noted(int32 subscriber_id, const Place *place, int wanted, Events *events)
+/* Adds the events of a tick behind the last one that was handed out, as many as are wanted. */
+static int
+add_noted(uint64 row, const Place *place, int wanted, Events *events)
 {
-	/* The rows come in the order in which array_agg() is to have them. */
+	Events		noted = row_events(row, 2);
+	int			done = 0;
+	bool		isnull;
+
+	if (place->is_within && DatumGetInt64(row_value(row, 1, &isnull)) == place->tick_id + 1)
+		for (int i = 0; i < noted.count && done == 0; i++)
+			if (noted.event_ids[i] == place->event_id)
+				done = i + 1;
+	noted.event_ids += done;
+	noted.row_ids += done;
+	noted.task_ids += done;
+	noted.count = Min(noted.count - done, wanted);
+	add_events(events, &noted);
+	return noted.count;
+}
+
+/*
+ * The next ones of those that were noted for it.  A tick has few of them, so
+ * that they are put together here: as rows they would take longer to sort than
+ * to find.
+ */
+static Pass
+take_noted(const Place *place, int wanted, int64 *until, Events *events)
+{
 	static Statement statement = {
-		"SELECT array_agg(e.event_id), array_agg(e.row_id), array_agg(e.task_id), max(e.tick_id), "
-		"       NULL::timestamptz "
-		"FROM ("
-		"    SELECT m.tick_id, x.event_id, x.row_id, x.task_id"
-		"    FROM tasker.subscriber_match AS m"
-		"    CROSS JOIN LATERAL ("
-		"        SELECT CASE WHEN m.tick_id = $2 + 1"
-		"                    THEN coalesce(array_position(m.event_ids, $3), 0)"
-		"                    ELSE 0 END AS done"
-		"        OFFSET 0) AS p"
-		"    CROSS JOIN LATERAL unnest("
-		"            m.event_ids[p.done + 1:p.done + $5],"
-		"            m.row_ids[p.done + 1:p.done + $5],"
-		"            m.task_ids[p.done + 1:p.done + $5])"
-		"        WITH ORDINALITY AS x (event_id, row_id, task_id, n)"
-		"    WHERE m.subscriber_id = $1"
-		"      AND m.tick_id > $2"
-		"      AND m.tick_id <= $4"
-		"    ORDER BY m.tick_id, x.n"
-		"    LIMIT $5) AS e",
-		5, {INT4OID, INT8OID, INT8OID, INT8OID, INT4OID}
+		"SELECT m.tick_id, m.event_ids, m.row_ids, m.task_ids "
+		"FROM tasker.subscriber_match AS m "
+		"WHERE m.subscriber_id = $1 "
+		"  AND m.tick_id > $2 "
+		"  AND m.tick_id <= $3 "
+		"ORDER BY m.tick_id "
+		"LIMIT 100",
+		3, {INT4OID, INT8OID, INT8OID}
 	};
 	Datum		arguments[] = {
-		Int32GetDatum(subscriber_id), Int64GetDatum(place->tick_id),
-		Int64GetDatum(place->event_id), Int64GetDatum(place->last_tick), Int32GetDatum(wanted)
+		Int32GetDatum(place->subscriber_id), Int64GetDatum(place->tick_id),
+		Int64GetDatum(place->last_tick)
 	};
+	uint64		count = statement_run(&statement, arguments, NULL);
+	Pass		pass = {0};
+	bool		isnull;
 
-	statement_run(&statement, arguments, place->is_within ? "     " : "  n  ");
-	return take_pass(events);
+	for (uint64 i = 0; i < count && pass.found < wanted; i++)
+	{
+		pass.found += add_noted(i, place, wanted - pass.found, events);
+		pass.tick_id = DatumGetInt64(row_value(i, 1, &isnull));
+	}
+	*until = count == 100 ? pass.tick_id : place->last_tick;
+	if (pass.found == wanted)
+		pass.at = events_happened_at(events->event_ids[events->count - 1],
+									 events->row_ids[events->count - 1]);
+	return pass;
 }
 
 /* The last tick up to which it is worth looking for that many events at a time. */
@@ -287,7 +302,7 @@ take_all(const Place *place, int64 until, int wanted, Events *events)
 
 /* The next ones that it wants, of ticks for which that was not noted. */
 static Pass
-take_searched(int32 subscriber_id, const Place *place, int64 until, int wanted, Events *events)
+take_searched(const Place *place, int64 until, int wanted, Events *events)
 {
 	static Statement statement = {
 		FOUND_COLUMNS
@@ -304,38 +319,21 @@ take_searched(int32 subscriber_id, const Place *place, int64 until, int wanted, 
 	Datum		arguments[] = {
 		Int64GetDatum(place->tick_id), Int64GetDatum(until),
 		Int64GetDatum(place->event_id), TimestampTzGetDatum(place->event_at),
-		Int32GetDatum(subscriber_id), Int32GetDatum(wanted)
+		Int32GetDatum(place->subscriber_id), Int32GetDatum(wanted)
 	};
 
 	statement_run(&statement, arguments, place->is_within ? "      " : "  nn  ");
 	return take_pass(events);
 }
 
-/* When an event happened, as its place in the log is by that, too. */
-static TimestampTz
-time_of_last(const Events *events)
-{
-	static Statement statement = {
-		"SELECT e.occurred_at FROM tasker._events(ARRAY[$1], ARRAY[$2]) AS e",
-		2, {INT8OID, INT8OID}
-	};
-	Datum		arguments[] = {
-		Int64GetDatum(events->event_ids[events->count - 1]),
-		Int64GetDatum(events->row_ids[events->count - 1])
-	};
-
-	return statement_run(&statement, arguments, NULL) == 0 ? 0 : row_time(0, 1);
-}
-
 static void
-save_place(int32 subscriber_id, const Place *place, int delivered)
+save_place(Place *place)
 {
 	static Statement statement = {
 		"UPDATE tasker.subscriber_cursor AS c "
-		"SET tick_id = $2, event_at = $3, event_id = $4, fetched_at = tasker.clock(), "
-		"    delivered = c.delivered + $5 "
+		"SET tick_id = $2, event_at = $3, event_id = $4, fetched_at = $5, delivered = $6 "
 		"WHERE c.subscriber_id = $1",
-		5, {INT4OID, INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID}
+		6, {INT4OID, INT8OID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID}
 	};
 	static Statement forget = {
 		"DELETE FROM tasker.subscriber_match AS m "
@@ -344,12 +342,13 @@ save_place(int32 subscriber_id, const Place *place, int delivered)
 		2, {INT4OID, INT8OID}
 	};
 	Datum		arguments[] = {
-		Int32GetDatum(subscriber_id), Int64GetDatum(place->tick_id),
+		Int32GetDatum(place->subscriber_id), Int64GetDatum(place->tick_id),
 		TimestampTzGetDatum(place->event_at), Int64GetDatum(place->event_id),
-		Int32GetDatum(delivered)
+		TimestampTzGetDatum(tasker_now()), Int64GetDatum(place->delivered)
 	};
 
-	statement_run(&statement, arguments, place->is_within ? "     " : "  nn ");
+	statement_run(&statement, arguments, place->is_within ? "      " : "  nn  ");
+	place->saved_tick = place->tick_id;
 	if (!place->wants_everything)
 		statement_run(&forget, arguments, NULL);
 }
@@ -359,47 +358,39 @@ save_place(int32 subscriber_id, const Place *place, int delivered)
  * which is locked, behind them in this transaction.
  */
 static void
-next_events(int32 subscriber_id, int most, Events *events)
+next_events(Place *place, int most, Events *events)
 {
 	TimestampTz started = GetCurrentTimestamp();
-	Place		place;
-	int64		old_tick;
 
-	if (!read_place(subscriber_id, &place))
-		return;
-	old_tick = place.tick_id;
-	while (place.tick_id < place.last_tick)
+	while (place->tick_id < place->last_tick)
 	{
 		int			wanted = most - events->count;
-		int64		until = place.last_tick;
+		int64		until;
 		Pass		pass;
 
 		CHECK_FOR_INTERRUPTS();
 		if (wanted <= 0 ||
 			(events->count > 0 && TimestampDifferenceExceeds(started, GetCurrentTimestamp(), SEARCH_MS)))
 			break;
-		if (place.is_matched && place.tick_id >= place.matched_from)
-		{
-			pass = take_noted(subscriber_id, &place, wanted, events);
-			if (pass.found == wanted)
-				pass.at = time_of_last(events);
-		}
+		if (place->is_matched && place->tick_id >= place->matched_from)
+			pass = take_noted(place, wanted, &until, events);
 		else
 		{
-			until = search_until(&place, wanted);
-			pass = place.wants_everything ? take_all(&place, until, wanted, events) :
-				take_searched(subscriber_id, &place, until, wanted, events);
+			until = search_until(place, wanted);
+			pass = place->wants_everything ? take_all(place, until, wanted, events) :
+				take_searched(place, until, wanted, events);
 		}
-		place.is_within = pass.found == wanted;
-		place.tick_id = place.is_within ? pass.tick_id - 1 : until;
-		if (place.is_within)
+		place->is_within = pass.found == wanted;
+		place->tick_id = place->is_within ? pass.tick_id - 1 : until;
+		if (place->is_within)
 		{
-			place.event_at = pass.at;
-			place.event_id = events->event_ids[events->count - 1];
+			place->event_at = pass.at;
+			place->event_id = events->event_ids[events->count - 1];
 		}
 	}
-	if (events->count > 0 || place.tick_id > old_tick + STALE_TICKS)
-		save_place(subscriber_id, &place, events->count);
+	place->delivered += events->count;
+	if (events->count > 0 || place->tick_id > place->saved_tick + STALE_TICKS)
+		save_place(place);
 }
 
 /* tasker._next_events(integer, integer) */
@@ -407,6 +398,7 @@ Datum
 tasker_next_events(PG_FUNCTION_ARGS)
 {
 	Events		events = {0};
+	Place		place;
 	TupleDesc	desc;
 	Datum		values[3];
 	bool		nulls[3] = {0};
@@ -416,14 +408,21 @@ tasker_next_events(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	desc = BlessTupleDesc(desc);
 	SPI_connect();
-	lock_place(PG_GETARG_INT32(0));
-	next_events(PG_GETARG_INT32(0), PG_GETARG_INT32(1), &events);
+	if (lock_place(PG_GETARG_INT32(0), &place))
+		next_events(&place, PG_GETARG_INT32(1), &events);
 	MemoryContextSwitchTo(caller);
 	values[0] = ids_argument(events.event_ids, events.count);
 	values[1] = ids_argument(events.row_ids, events.count);
 	values[2] = ids_argument(events.task_ids, events.count);
 	SPI_finish();
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}
+
+/* A consumer that has not fetched since then is lost. */
+static TimestampTz
+gone_before(void)
+{
+	return tasker_now() - (int64) tasker_consumer_timeout * USECS_PER_SEC;
 }
 
 /* Puts ids of events into arguments of a statement. */
@@ -435,18 +434,18 @@ events_arguments(const Events *events, Datum *arguments)
 	arguments[2] = ids_argument(events->task_ids, events->count);
 }
 
-/* What it had, behind what it takes over from those that are gone. */
-static void
+/*
+ * What it had, behind what it takes over from those that are gone.  Returns
+ * whether others have events in hand.
+ */
+static bool
 take_over(int32 subscriber_id, Datum consumer, Events *hand)
 {
 	static Statement statement = {
-		"SELECT c.name = $2, c.event_ids, c.row_ids, c.task_ids, c.name "
+		"SELECT c.name = $2, c.event_ids, c.row_ids, c.task_ids, c.name, c.fetched_at "
 		"FROM tasker.consumer AS c "
 		"WHERE c.subscriber_id = $1 "
-		"  AND (c.name = $2 "
-		"       OR c.fetched_at < tasker.clock() - current_setting('tasker.consumer_timeout')::interval) "
-		"ORDER BY c.name = $2, c.fetched_at "
-		"FOR UPDATE",
+		"ORDER BY c.name = $2, c.fetched_at",
 		2, {INT4OID, TEXTOID}
 	};
 	static Statement forget = {
@@ -459,35 +458,35 @@ take_over(int32 subscriber_id, Datum consumer, Events *hand)
 	uint64		count = statement_run(&statement, arguments, NULL);
 	Datum	   *gone = palloc((count + 1) * sizeof(Datum));
 	int			gone_count = 0;
+	bool		have_others = false;
 
 	for (uint64 i = 0; i < count; i++)
 	{
 		Events		held = row_events(i, 2);
 		bool		isnull;
+		bool		is_own = DatumGetBool(row_value(i, 1, &isnull));
 
+		if (!is_own && row_time(i, 6) >= gone_before())
+		{
+			have_others |= held.count > 0;
+			continue;
+		}
 		add_events(hand, &held);
-		if (!DatumGetBool(row_value(i, 1, &isnull)))
+		if (!is_own)
 			gone[gone_count++] = row_value(i, 5, &isnull);
 	}
-	if (gone_count == 0)
-		return;
-	arguments[1] = PointerGetDatum(construct_array(gone, gone_count, TEXTOID, -1, false, TYPALIGN_INT));
-	statement_run(&forget, arguments, NULL);
+	if (gone_count > 0)
+	{
+		arguments[1] = PointerGetDatum(construct_array(gone, gone_count, TEXTOID, -1, false, TYPALIGN_INT));
+		statement_run(&forget, arguments, NULL);
+	}
+	return have_others;
 }
 
 /* Leaves those that no other consumer is to get, because it holds others of the task. */
 static void
 give_to_holders(int32 subscriber_id, Datum consumer, Events *given)
 {
-	static Statement others = {
-		"SELECT "
-		"FROM tasker.consumer AS c "
-		"WHERE c.subscriber_id = $1 "
-		"  AND c.name <> $2 "
-		"  AND c.event_ids <> '{}' "
-		"LIMIT 1",
-		2, {INT4OID, TEXTOID}
-	};
 	static Statement statement = {
 		"SELECT g.event_ids, g.row_ids, g.task_ids "
 		"FROM tasker._give_to_holders($1, $2, $3, $4, $5) AS g",
@@ -495,8 +494,6 @@ give_to_holders(int32 subscriber_id, Datum consumer, Events *given)
 	};
 	Datum		arguments[5] = {Int32GetDatum(subscriber_id), consumer};
 
-	if (statement_run(&others, arguments, NULL) == 0)
-		return;
 	events_arguments(given, arguments + 2);
 	statement_run(&statement, arguments, NULL);
 	*given = row_events(0, 1);
@@ -507,17 +504,18 @@ save_hand(int32 subscriber_id, Datum consumer, const Events *hand)
 {
 	static Statement statement = {
 		"INSERT INTO tasker.consumer (subscriber_id, name, event_ids, row_ids, task_ids, fetched_at) "
-		"VALUES ($1, $2, $3, $4, $5, tasker.clock()) "
+		"VALUES ($1, $2, $3, $4, $5, $6) "
 		"ON CONFLICT (subscriber_id, name) DO UPDATE "
 		"SET event_ids = excluded.event_ids, "
 		"    row_ids = excluded.row_ids, "
 		"    task_ids = excluded.task_ids, "
 		"    fetched_at = excluded.fetched_at",
-		5, {INT4OID, TEXTOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID}
+		6, {INT4OID, TEXTOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZOID}
 	};
-	Datum		arguments[5] = {Int32GetDatum(subscriber_id), consumer};
+	Datum		arguments[6] = {Int32GetDatum(subscriber_id), consumer};
 
 	events_arguments(hand, arguments + 2);
+	arguments[5] = TimestampTzGetDatum(tasker_now());
 	statement_run(&statement, arguments, NULL);
 }
 
@@ -526,24 +524,26 @@ save_hand(int32 subscriber_id, Datum consumer, const Events *hand)
  * are gone, and new events.
  */
 static void
-fill_hand(int32 subscriber_id, Datum consumer, int most, Events *hand)
+fill_hand(Place *place, Datum consumer, int most, Events *hand)
 {
-	take_over(subscriber_id, consumer, hand);
+	bool		have_others = take_over(place->subscriber_id, consumer, hand);
+
 	while (hand->count < most)
 	{
 		Events		given = {0};
 
-		next_events(subscriber_id, most - hand->count, &given);
+		next_events(place, most - hand->count, &given);
 		if (given.count == 0)
 			break;
-		give_to_holders(subscriber_id, consumer, &given);
+		if (have_others)
+			give_to_holders(place->subscriber_id, consumer, &given);
 		add_events(hand, &given);
 		/* Again where others got all of it. */
 		if (hand->count > 0)
 			break;
 	}
 	if (hand->count > 0)
-		save_hand(subscriber_id, consumer, hand);
+		save_hand(place->subscriber_id, consumer, hand);
 }
 
 /*
@@ -559,8 +559,8 @@ may_fetch(int32 subscriber_id, Datum consumer, int64 *last_tick)
 		"           SELECT"
 		"           FROM tasker.subscriber_cursor AS c"
 		"           WHERE c.subscriber_id = $1"
-		"             AND c.tick_id < t.tick_id"
-		"             AND ((c.tick_id >= c.matched_from) IS NOT TRUE"
+		"             AND t.tick_id > c.tick_id"
+		"             AND ((c.matched_from <= c.tick_id) IS NOT TRUE"
 		"                  OR EXISTS ("
 		"                      SELECT"
 		"                      FROM tasker.subscriber_match AS m"
@@ -570,13 +570,14 @@ may_fetch(int32 subscriber_id, Datum consumer, int64 *last_tick)
 		"           SELECT"
 		"           FROM tasker.consumer AS c"
 		"           WHERE c.subscriber_id = $1"
-		"             AND c.event_ids <> '{}'"
-		"             AND (c.name = $2"
-		"                  OR c.fetched_at < tasker.clock() - current_setting('tasker.consumer_timeout')::interval)) "
+		"             AND cardinality(c.event_ids) > 0"
+		"             AND (c.name = $2 OR c.fetched_at < $3)) "
 		"FROM (SELECT coalesce(max(n.tick_id), 0) AS tick_id FROM tasker.tick AS n) AS t",
-		2, {INT4OID, TEXTOID}
+		3, {INT4OID, TEXTOID, TIMESTAMPTZOID}
 	};
-	Datum		arguments[] = {Int32GetDatum(subscriber_id), consumer};
+	Datum		arguments[] = {
+		Int32GetDatum(subscriber_id), consumer, TimestampTzGetDatum(gone_before())
+	};
 	bool		isnull;
 	bool		may;
 
@@ -599,17 +600,16 @@ try_fetch(int32 subscriber_id, Datum consumer, int most, Events *hand)
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	bool		was_long = false;
-	Place		before;
-	Place		after;
+	Place		place;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
-	lock_place(subscriber_id);
-	if (read_place(subscriber_id, &before))
+	if (lock_place(subscriber_id, &place))
 	{
-		fill_hand(subscriber_id, consumer, most, hand);
-		was_long = hand->count == 0 && read_place(subscriber_id, &after) &&
-			after.tick_id > before.tick_id + LONG_SEARCH_TICKS;
+		int64		old_tick = place.tick_id;
+
+		fill_hand(&place, consumer, most, hand);
+		was_long = hand->count == 0 && place.saved_tick > old_tick + LONG_SEARCH_TICKS;
 	}
 	if (hand->count > 0 || was_long)
 		ReleaseCurrentSubTransaction();
@@ -672,16 +672,18 @@ find_subscriber(FunctionCallInfo fcinfo)
 static Datum
 consumer_name(FunctionCallInfo fcinfo)
 {
+	/* Raises that it is too long. */
 	static Statement statement = {
 		"SELECT tasker._consumer_name($1)", 1, {TEXTOID}
 	};
-	Datum		argument;
+	Datum		name;
 
 	if (PG_ARGISNULL(2))
 		return CStringGetTextDatum("");
-	argument = PG_GETARG_DATUM(2);
-	statement_run(&statement, &argument, NULL);
-	return argument;
+	name = PointerGetDatum(PG_GETARG_TEXT_PP(2));
+	if (VARSIZE_ANY_EXHDR(DatumGetPointer(name)) > MOST_CONSUMER_BYTES)
+		statement_run(&statement, &name, NULL);
+	return name;
 }
 
 static void
@@ -742,16 +744,19 @@ tasker_fetch_events(PG_FUNCTION_ARGS)
 				break;
 			drop_pruned(subscriber.id, consumer, count);
 		}
+		else if (GetCurrentTimestamp() < until)
+			(void) events_wait_for_tick(last_tick, until);
 		else if (!is_fresh)
 		{
-			/* What is committed and in no tick yet counts, too. */
+			/*
+			 * What is committed and in no tick yet counts, too.  Who waits gets
+			 * it in the next one: he must not hurry the notifier.
+			 */
 			is_fresh = true;
 			(void) events_wait_for_round();
 		}
-		else if (GetCurrentTimestamp() >= until)
-			break;
 		else
-			(void) events_wait_for_tick(last_tick, until);
+			break;
 	}
 	SPI_finish();
 	return (Datum) 0;

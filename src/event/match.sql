@@ -72,10 +72,14 @@ BEGIN
         WHERE c.matched_from IS NOT NULL);
     INSERT INTO tasker.subscriber_match (subscriber_id, tick_id, event_ids, row_ids, task_ids)
     SELECT m.subscriber_id, m.tick_id,
-           array_agg(m.event_id ORDER BY m.at, m.event_id),
-           array_agg(m.row_id ORDER BY m.at, m.event_id),
-           array_agg(m.task_id ORDER BY m.at, m.event_id)
-    FROM tasker._match(first, last, matched) AS m
+           array_agg(m.event_id),
+           array_agg(m.row_id),
+           array_agg(m.task_id)
+    FROM (
+        -- Sorted once for the three.
+        SELECT n.*
+        FROM tasker._match(first, last, matched) AS n
+        ORDER BY n.subscriber_id, n.tick_id, n.at, n.event_id) AS m
     GROUP BY m.subscriber_id, m.tick_id;
 END;
 $$;

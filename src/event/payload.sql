@@ -168,48 +168,10 @@ AS 'MODULE_PATHNAME', 'tasker_payload';
 COMMENT ON FUNCTION tasker._payload(jsonb, jsonb, "any") IS
 'An object of the pairs of base, of facts and of keys and values, each over those before; what is NULL is left out, a time is in UTC. Private.';
 
--- Called for each tick: what it needs is looked up by primary keys, however stale
--- the statistics, and by one plan for all; OFFSET 0 keeps each look-up as it stands.
-
 CREATE FUNCTION tasker._task_facts(task_ids bigint[])
 RETURNS TABLE (task_id bigint, namespace text, facts jsonb)
-LANGUAGE plpgsql STABLE ROWS 100
-SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-SET jit = off
-SET plan_cache_mode = force_generic_plan
-AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY
-    SELECT t.task_id,
-           t.namespace,
-           tasker._payload(NULL, NULL,
-               'task_id', t.task_id,
-               'task_name', t.name,
-               'namespace', t.namespace,
-               'version', t.version,
-               'correlation_id', t.correlation_id,
-               'initiator', t.initiator,
-               'source_system', t.source_system,
-               'tags', nullif(t.tags, '{}'),
-               'priority', t.priority,
-               'environment', t.environment)
-    FROM unnest(task_ids) AS w (task_id)
-    CROSS JOIN LATERAL (
-        SELECT t.task_id, t.correlation_id, t.initiator, t.source_system, t.tags, t.priority, t.environment,
-               p.namespace, p.name, p.version
-        FROM tasker.task AS t
-        CROSS JOIN LATERAL (
-            SELECT p.namespace, p.name, p.version
-            FROM tasker.plan AS p
-            WHERE p.plan_id = t.plan_id
-            OFFSET 0) AS p
-        WHERE t.task_id = w.task_id
-        OFFSET 0) AS t;
-END;
-$$;
+LANGUAGE C STABLE ROWS 100
+AS 'MODULE_PATHNAME', 'tasker_task_facts';
 COMMENT ON FUNCTION tasker._task_facts(bigint[]) IS
 'What the payload of each event of a task contains, whatever the event: task_id, task_name, namespace, version, correlation_id, initiator, source_system, tags, priority, environment; absent what is NULL. No row for a task that is not there. Private.';
 

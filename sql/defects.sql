@@ -77,8 +77,10 @@ SELECT tasker.wait_for_task(:id);
 SELECT name, state, attempts FROM tasker.workflow_steps WHERE task_id = :id ORDER BY step_id;
 ALTER SYSTEM RESET tasker.clock_offset;
 SELECT pg_reload_conf();
--- The reload may not have reached this session yet, and what it writes from here on is of now.
-SET tasker.clock_offset = 0;
+-- A session that begins now has it, and by then every process was told.
+\c -
+SET client_min_messages = error;
+SET search_path = defects, public;
 
 \echo == A permanent error is retried
 SELECT FROM task('permanent', '{"name": "a", "handler_class": "permanent", "default_retry_limit": 5}');

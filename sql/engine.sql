@@ -459,11 +459,9 @@ SELECT ends(task_id) FROM tasker.tasks WHERE name = 'later' AND namespace = 're'
 SELECT s.attempts FROM tasker.workflow_steps AS s JOIN tasker.tasks AS t USING (task_id) WHERE t.name = 'later' AND t.namespace = 're';
 ALTER SYSTEM RESET tasker.clock_offset;
 SELECT pg_reload_conf();
-
--- The reload may not have reached this session yet, and what it logs from here on is of now.
-SET tasker.clock_offset = 0;
+-- A session that begins now has it, and by then every process was told.
+\c -
 SET client_min_messages = error;
-RESET search_path;
 SELECT count(tasker.unregister_handler(name, namespace)) FROM tasker.handlers WHERE namespace = 're';
 DROP SCHEMA regress_engine CASCADE;
 DROP ROLE regress_tasker_maker;

@@ -72,7 +72,7 @@ $yaml$) IS NOT NULL AS registered;
 CREATE FUNCTION pg_temp.waits(task bigint, step integer, at_lane integer) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    FOR i IN 1 .. 1000 LOOP
+    FOR i IN 1 .. 6000 LOOP
         EXIT WHEN EXISTS (
             SELECT FROM tasker.queue WHERE task_id = task AND step_no = step AND lane = at_lane);
         PERFORM pg_sleep(0.01);

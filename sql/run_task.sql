@@ -92,7 +92,7 @@ step_templates:
 $$);
 SELECT FROM tasker.register_task($$
 name: run_task_deadline
-timeout: 0.3
+timeout: 2
 step_templates:
   - {name: a, handler_class: run_task_ok}
   - {name: b, handler_class: run_task_sleeps, depends_on_step: a}

@@ -54,7 +54,7 @@ $node->append_conf('postgresql.conf', 'tasker.executors = 2');
 $node->reload;
 for my $database ('original', 'restored', 'archived', 'copied')
 {
-	waits_for_workers(2, $node, $database, 2, "$database: workers");
+	waits_for_workers($node, $database, 2, "$database: workers");
 }
 is($node->safe_psql('original', "SELECT tasker.wait_for_task($task)"), 'complete', 'the original runs its task');
 for my $database ('restored', 'archived', 'copied')
@@ -84,7 +84,7 @@ my $id = $node->safe_psql('original', "SELECT tasker.create_task('quick')");
 $node->wait_for_log(qr/tasker is stopped in database "original": it was deactivated/);
 is($node->safe_psql('original', "SELECT tasker.wait_for_task($id, '200 ms')"), 'pending', 'a new task waits');
 $node->restart;
-waits_for_workers(2, $node, 'original', 2, 'workers after a restart');
+waits_for_workers($node, 'original', 2, 'workers after a restart');
 is($node->safe_psql('original', "SELECT tasker.wait_for_task($id, '0')"), 'pending', 'and goes on waiting');
 $node->safe_psql('original', 'SELECT tasker.activate()');
 is($node->safe_psql('original', "SELECT tasker.wait_for_task($id)"), 'complete', 'until it is activated');
@@ -93,9 +93,9 @@ is($node->safe_psql('original', "SELECT tasker.wait_for_task($id)"), 'complete',
 $node->append_conf('postgresql.conf', 'tasker.activate_restored = on');
 $node->reload;
 $node->safe_psql('postgres', 'CREATE DATABASE itself');
-my $session = $node->background_psql('itself');
+my $session = session($node, 'itself');
 $session->query("\\i $dump");
-waits_for_workers(2, $node, 'itself', 2, 'workers while the restoring session is there');
+waits_for_workers($node, 'itself', 2, 'workers while the restoring session is there');
 task_is($node, 'itself', 'pending', 'its task waits');
 is(health($node, 'itself'), 'stopped', 'the engine is stopped as long as the session that restores is there');
 $session->quit;
@@ -108,7 +108,7 @@ wait_until($node, 'itself_copied', "SELECT tasker.health_check() #>> '{engine,st
 my $other = new_server('other', '');
 $other->safe_psql('postgres', 'CREATE DATABASE elsewhere');
 $other->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'elsewhere' ], 'restore on another server');
-waits_for_workers(2, $other, 'elsewhere', 2, 'workers there');
+waits_for_workers($other, 'elsewhere', 2, 'workers there');
 is(health($other, 'elsewhere'), 'stopped', 'the engine is stopped there');
 my $highest = $other->safe_psql('elsewhere', 'SELECT max(transition_id) FROM tasker.transitions');
 $id = $other->safe_psql('elsewhere', "SELECT tasker.create_task('quick')");

@@ -12,7 +12,7 @@ use Test::More;
 
 my $node = new_server('wait', '');
 install_tasker($node, 'postgres');
-waits_for_workers(10, $node, 'postgres', 2, 'workers');
+waits_for_workers($node, 'postgres', 2, 'workers');
 
 sub refused
 {
@@ -57,7 +57,7 @@ refused("BEGIN; CALL tasker.wait($id);", 'TK009', 'a transaction block');
 refused("SET statement_timeout = '50ms'; CALL tasker.wait($open, NULL);", '57014', 'longer than statement_timeout');
 
 # It sleeps without a snapshot, a lock or a transaction id, and is woken.
-my $waiter = $node->background_psql('postgres');
+my $waiter = session($node, 'postgres');
 my $pid = $waiter->query_safe('SELECT pg_backend_pid()');
 $waiter->query_until(qr/started/, "\\echo started\nCALL tasker.wait($open, NULL);\n");
 wait_until($node, 'postgres', <<"SQL", 'it sleeps without a snapshot');
@@ -66,19 +66,19 @@ SELECT state = 'active' AND query LIKE 'CALL%' AND wait_event_type IN ('Extensio
 FROM pg_stat_activity WHERE pid = $pid
 SQL
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_locks WHERE pid = $pid AND relation IS NOT NULL"), '0', 'and without a lock on a table');
-my $reader = $node->background_psql('postgres');
+my $reader = session($node, 'postgres');
 my $reader_pid = $reader->query_safe('SELECT pg_backend_pid()');
 $reader->query_until(qr/started/, "\\echo started\nSELECT tasker.wait_for_task($open, NULL);\n");
 wait_until($node, 'postgres', "SELECT backend_xmin IS NOT NULL AND wait_event_type IN ('Extension', 'IPC') FROM pg_stat_activity WHERE pid = $reader_pid",
 	'wait_for_task() holds one, so this shows the difference');
 $node->safe_psql('postgres', "SELECT tasker.complete_step(step_id, '{}', 'w') FROM tasker.claim_steps('w')");
-within(10, $node, 'postgres', "SELECT state = 'idle' FROM pg_stat_activity WHERE pid = $pid", 'the end of the task wakes it');
+wait_until($node, 'postgres', "SELECT state = 'idle' FROM pg_stat_activity WHERE pid = $pid", 'the end of the task wakes it');
 like($waiter->query_safe('SELECT 1'), qr/^complete\n/, 'with its state');
 $waiter->quit;
 $reader->quit;
 
 # Whoever waits does not survive the server's stop.
-$waiter = $node->background_psql('postgres');
+$waiter = session($node, 'postgres');
 $open = $node->safe_psql('postgres', "SELECT tasker.create_task('outside')");
 $waiter->query_until(qr/started/, "\\echo started\nCALL tasker.wait($open, NULL);\n");
 $node->stop('fast');

@@ -14,7 +14,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use TaskerTest;
 use Test::More;
-use Time::HiRes qw(time);
 
 # A batch must not end by time here, for all of it is to be in one transaction.
 my $node = new_server('hostile', <<'CONF');
@@ -402,10 +401,10 @@ hostile('empty_retry', 'TK002', q(PERFORM tasker.retryable_error('again');));
 hostile('endless_retry', 'TK002', q(RAISE 'again' USING ERRCODE = 'TK002', DATATYPE = repeat('9', 30);));
 
 # A step that outlives its timeout.
-hostile('sleep', '57014', 'PERFORM pg_sleep(60);', timeout => '1 s');
+hostile('sleep', '57014', 'PERFORM pg_sleep(3600);', timeout => '1 s');
 hostile('caught_timeout', 'complete', <<'SQL', timeout => '0.2 s');
 BEGIN
-    PERFORM pg_sleep(60);
+    PERFORM pg_sleep(3600);
 EXCEPTION WHEN query_canceled THEN
 END;
 SQL
@@ -430,8 +429,6 @@ WHERE task_id = $ids{all_fields}[0]
 SQL
 answer('it says that it timed out',
 	"SELECT error ->> 'message' FROM tasker.workflow_steps WHERE task_id = $ids{sleep}[0]", 'step timed out after 1 s');
-answer('and was ended in time',
-	"SELECT finished_at - started_at < interval '10 s' FROM tasker.workflow_steps WHERE task_id = $ids{sleep}[0]", 't');
 {
 	# A failure, then twice the same temporary table: the second one must not
 	# find that of the first.
@@ -510,9 +507,9 @@ foreach my $case ([ '', 'complete' ], [ 'REVOKE guild FROM shop', 'error' ], [ '
 
 # A row that an idle transaction has locked, in a batch with 99 others.
 define('locked', 'UPDATE shop.place SET changed = changed + 1 WHERE id = 3;');
-$node->safe_psql('postgres', q(ALTER SYSTEM SET tasker.lock_timeout = '60 s'));
+$node->safe_psql('postgres', q(ALTER SYSTEM SET tasker.lock_timeout = '1 h'));
 $node->reload;
-my $session = $node->background_psql('postgres');
+my $session = session($node, 'postgres');
 $session->query_safe('BEGIN; UPDATE shop.place SET changed = 100 WHERE id = 3');
 my @ids = split /\n/, $node->safe_psql('postgres', <<'SQL');
 BEGIN;
@@ -522,10 +519,8 @@ SELECT * FROM tasker.create_tasks('innocent', array_fill('{}'::jsonb, ARRAY[49])
 COMMIT;
 SQL
 my ($locked) = splice @ids, 50, 1;
-my $start = time;
 finish(join ',', @ids);
-cmp_ok(time - $start, '<', 10, '99 steps do not wait for the lock that one needs');
-answer('and are complete', 'SELECT DISTINCT state FROM tasker.tasks WHERE task_id IN (' . join(',', @ids) . ')', 'complete');
+answer('99 steps do not wait for the lock that one needs', 'SELECT DISTINCT state FROM tasker.tasks WHERE task_id IN (' . join(',', @ids) . ')', 'complete');
 wait_until($node, 'postgres', <<'SQL', 'the one waits, alone');
 SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'tasker executor' AND wait_event_type = 'Lock'
 SQL
@@ -609,8 +604,8 @@ wait_until($node, 'postgres', "SELECT count(*) = 1 FROM tasker.queue WHERE task_
 	'a task that can be neither run nor failed is put off');
 answer('the others are complete', "SELECT DISTINCT state FROM tasker.tasks WHERE task_id IN ($before,$after)", 'complete');
 answer('it is not', "SELECT state FROM tasker.tasks WHERE task_id = $refused", 'pending');
-$node->safe_psql('postgres', 'DROP TRIGGER refuse ON tasker.step; ALTER SYSTEM SET tasker.clock_offset = 60');
-$node->reload;
+$node->safe_psql('postgres', 'DROP TRIGGER refuse ON tasker.step');
+move_clock($node, 60);
 finish($refused);
 answer('and completes when it can', "SELECT state FROM tasker.tasks WHERE task_id = $refused", 'complete');
 innocent_saw_nothing('refused again');
@@ -625,7 +620,7 @@ answer('the lock timeout of a batch', "SELECT results FROM tasker.workflow_steps
 # the rows in one order.
 $node->safe_psql('postgres', 'ALTER SYSTEM SET tasker.executors = 2; ALTER SYSTEM RESET tasker.lock_timeout');
 $node->reload;
-waits_for_workers(5, $node, 'postgres', 2, 'a second executor');
+waits_for_workers($node, 'postgres', 2, 'a second executor');
 define('deadlock', <<'SQL', declare => 'first integer := (step.context ->> \'first\')::integer;');
 IF nextval('shop.both_there') > 2 THEN
     PERFORM FROM shop.place WHERE id IN (1, 2) ORDER BY id FOR UPDATE;
@@ -647,7 +642,7 @@ answer('two steps that deadlock complete, and no attempt is counted for it',
 cmp_ok($node->safe_psql('postgres', 'SELECT last_value FROM shop.both_there'), '>', 2, 'they did collide');
 $node->safe_psql('postgres', 'ALTER SYSTEM SET tasker.executors = 1');
 $node->reload;
-waits_for_workers(5, $node, 'postgres', 1, 'one executor again');
+waits_for_workers($node, 'postgres', 1, 'one executor again');
 
 # One that can't be cancelled: its executor ends, and the step has failed.
 # First as the second step of a chain that runs in one batch, then with two
@@ -657,7 +652,7 @@ define('stubborn', <<'SQL', timeout => '1 s');
 PERFORM nextval('shop.stubborn_runs');
 LOOP
     BEGIN
-        PERFORM pg_sleep(60);
+        PERFORM pg_sleep(3600);
     EXCEPTION WHEN query_canceled THEN
     END;
 END LOOP;
@@ -673,7 +668,7 @@ foreach my $case ([ 1, 'stubborn_chain' ], [ 2, 'stubborn' ])
 
 	$node->safe_psql('postgres', "ALTER SYSTEM SET tasker.executors = $executors");
 	$node->reload;
-	waits_for_workers(10, $node, 'postgres', $executors, "executors: $executors");
+	waits_for_workers($node, 'postgres', $executors, "executors: $executors");
 	train('stubborn');
 	$node->safe_psql('postgres', 'ALTER SEQUENCE shop.stubborn_runs RESTART');
 	@ids = run_together('innocent', $name, 'innocent');

@@ -1,8 +1,8 @@
 # Executors are woken by commits and by the clock, and by nothing else; they
 # share the work; what is fast stays in one transaction.
 #
-# Timing belongs in a benchmark: the one bound on a time here is loose, and the
-# figure is noted.
+# Timing belongs in a benchmark: there is no bound on a time here, and the figure is
+# noted.
 use strict;
 use warnings;
 
@@ -18,13 +18,23 @@ my $node = new_server('wakeup', 'track_commit_timestamp = on');
 $node->safe_psql('postgres', <<'SQL');
 CREATE EXTENSION tasker;
 CREATE TABLE public.gate (open boolean);
+CREATE SEQUENCE public.places;
 SQL
 create_handlers($node, 'postgres',
 	quick => <<'SQL',
     RETURN jsonb_build_object('pid', pg_backend_pid(), 'at', clock_timestamp());
 SQL
-	slow => <<'SQL',
-    PERFORM pg_sleep(1);
+	meets => <<'SQL',
+    -- Slow, and the first waits for the second, the third for the fourth.
+    PERFORM pg_sleep(0.05);
+    DECLARE
+        place constant bigint := nextval('public.places');
+    BEGIN
+        FOR i IN 1 .. 6000 LOOP
+            EXIT WHEN (SELECT last_value FROM public.places) >= place + place % 2;
+            PERFORM pg_sleep(0.01);
+        END LOOP;
+    END;
     RETURN jsonb_build_object('pid', pg_backend_pid());
 SQL
 	behind_gate => <<'SQL',
@@ -49,13 +59,13 @@ SELECT tasker.register_task('{"name": "chain", "step_templates": [
     {"name": "c", "handler_class": "quick", "depends_on_step": "b"},
     {"name": "d", "handler_class": "quick", "depends_on_step": "c"}]}');
 SELECT tasker.register_task('{"name": "independent", "step_templates": [
-    {"name": "a", "handler_class": "slow"},
-    {"name": "b", "handler_class": "slow"},
+    {"name": "a", "handler_class": "meets"},
+    {"name": "b", "handler_class": "meets"},
     {"name": "join", "handler_class": "quick", "depends_on_steps": ["a", "b"]}]}');
 SELECT tasker.register_task('{"name": "gate", "step_templates": [{"name": "only", "handler_class": "behind_gate"}]}');
 SELECT tasker.register_task('{"name": "second_time", "step_templates": [
     {"name": "only", "handler_class": "second_time", "retry": {"limit": 2, "base_delay": 3600, "max_delay": 36000}}]}');
-SELECT tasker.register_task('{"name": "slow", "step_templates": [{"name": "only", "handler_class": "slow"}]}');
+SELECT tasker.register_task('{"name": "meets", "step_templates": [{"name": "only", "handler_class": "meets"}]}');
 SQL
 
 sub answer
@@ -119,7 +129,7 @@ $node->safe_psql('postgres', 'INSERT INTO public.gate VALUES (true)');
 wait_until($node, 'postgres', "SELECT state = 'complete' FROM tasker.tasks WHERE task_id = $gate", 'it ends');
 
 # Executors share the work.
-@ids = split /\n/, $node->safe_psql('postgres', "SELECT tasker.create_tasks('slow', array_fill('{}'::jsonb, ARRAY[4]))");
+@ids = split /\n/, $node->safe_psql('postgres', "SELECT tasker.create_tasks('meets', array_fill('{}'::jsonb, ARRAY[4]))");
 my $slow = join ',', @ids;
 wait_until($node, 'postgres', "SELECT bool_and(state = 'complete') FROM tasker.tasks WHERE task_id IN ($slow)", 'four slow tasks');
 answer('two executors share them', "SELECT count(DISTINCT results -> 'pid') FROM tasker.workflow_steps WHERE task_id IN ($slow)", 2);
@@ -148,13 +158,12 @@ SELECT round(percentile_cont(0.5) WITHIN GROUP (ORDER BY ms)::numeric, 3), round
 FROM latency
 SQL
 note("commit to the handler's start: median $median ms, longest $longest ms");
-cmp_ok($median, '<', 20, 'a handler starts within 20 ms of the commit at the median');
-cmp_ok($median, '>', 0, 'and not before it');
+cmp_ok($median, '>', 0, 'no handler starts before the commit');
 
 # A chain of fast steps is one transaction.  On a busy machine a quick handler
 # may pass for a slow one; then once more.
 my $transactions;
-foreach my $round (1 .. 10)
+foreach my $round (1 .. 50)
 {
 	$id = $node->safe_psql('postgres', <<'SQL');
 SELECT tasker.create_task('chain') AS id
@@ -182,20 +191,11 @@ SQL
 answer('a task waits for its time', "SELECT state FROM tasker.tasks WHERE task_id = $later", 'pending');
 idle('the executors sleep');
 
-sub move_clock
-{
-	my ($seconds) = @_;
-
-	$node->safe_psql('template1', "ALTER SYSTEM SET tasker.clock_offset = $seconds");
-	$node->reload;
-	return;
-}
-
-move_clock(3 * 3600);
+move_clock($node, 3 * 3600);
 wait_until($node, 'postgres', "SELECT state = 'complete' FROM tasker.tasks WHERE task_id = $retried", 'three hours on the step is retried');
 answer('at its second attempt', "SELECT attempts FROM tasker.workflow_steps WHERE task_id = $retried", '2');
 answer('the task still waits', "SELECT state FROM tasker.tasks WHERE task_id = $later", 'pending');
-move_clock(4 * 86400);
+move_clock($node, 4 * 86400);
 wait_until($node, 'postgres', "SELECT state = 'complete' FROM tasker.tasks WHERE task_id = $later", 'four days on it runs');
 
 # A server with nothing to do runs no transaction.  Autovacuum is off, whose
@@ -203,14 +203,7 @@ wait_until($node, 'postgres', "SELECT state = 'complete' FROM tasker.tasks WHERE
 # them is a transaction, too.
 idle('nothing is left to do');
 my $seconds = $ENV{TASKER_IDLE_SECONDS} // 15;
-my $count = "SELECT xact_commit, xact_rollback FROM pg_stat_database WHERE datname = 'postgres'";
-my $watcher = $node->background_psql('template1');
-# What ran before is reported with a delay of a second.
-$watcher->query_safe('SELECT pg_sleep(2)');
-my $before = $watcher->query_safe($count);
-$watcher->query_safe("SELECT pg_sleep($seconds)");
-is($watcher->query_safe($count), $before, "no transaction in $seconds s of idleness");
-$watcher->quit;
+rests($node, 'postgres', $seconds, "no transaction in $seconds s of idleness");
 
 $node->stop;
 done_testing();

@@ -33,7 +33,7 @@ use constant CRASH_EVERY => 34;
 use constant PHASES => 2;
 
 # Longest time for a round to come to rest, in seconds.
-use constant PATIENCE => 60;
+use constant PATIENCE => $PostgreSQL::Test::Utils::timeout_default;
 
 my $directory = PostgreSQL::Test::Utils::tempdir();
 my $node;
@@ -173,7 +173,7 @@ sub wait_for_rest
 sub check_queue
 {
 	my ($first, $executors) = @_;
-	my $session = $node->background_psql('postgres');
+	my $session = session($node, 'postgres');
 	my $problems;
 
 	$session->query_safe('SELECT pg_advisory_lock(1)');

@@ -133,7 +133,7 @@ EXCEPTION WHEN SQLSTATE 'TK003' OR SQLSTATE 'TK004' OR SQLSTATE 'TK007' THEN
     INSERT INTO race.refused VALUES (operation, SQLSTATE);
 END $$;
 SQL
-waits_for_workers(10, $node, 'postgres', 2, 'workers');
+waits_for_workers($node, 'postgres', 2, 'workers');
 
 # pgbench with one script, in the background.
 sub bench
@@ -169,7 +169,7 @@ FROM tasker.tasks
 WHERE state = 'paused';
 SQL
 my $rest = "SELECT count(*) FROM tasker.tasks WHERE state NOT IN ('complete', 'error', 'cancelled', 'resolved_manually')";
-my $until = time + 60;
+my $until = time + $PostgreSQL::Test::Utils::timeout_default;
 while ($node->safe_psql('postgres', $rest) > 0 && time < $until)
 {
 	$node->safe_psql('postgres', "CALL race.work('careful', true);\n" x 5);

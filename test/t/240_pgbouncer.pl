@@ -87,13 +87,15 @@ sub ask { my ($sql) = @_; return $node->safe_psql('postgres', $sql); }
 # A client of the pooler's.
 sub client
 {
-	return $node->background_psql('postgres', extra_params => [ '-d', $pooled ]);
+	return session($node, 'postgres', extra_params => [ '-d', $pooled ]);
 }
 
 sub ready
 {
 	my ($count) = @_;
-	return wait_until($node, 'postgres', "SELECT count(*) = $count FROM tasker.queue WHERE lane >= 100", 'steps are ready');
+
+	wait_until($node, 'postgres', "SELECT count(*) = $count FROM tasker.queue WHERE lane >= 100", 'steps are ready');
+	return;
 }
 
 # ---- a claim, its heartbeat and its completion, each by another server session
@@ -148,7 +150,7 @@ my %environment = (
 	WORKER_LEASE => 3, WORKER_LISTEN => 'no');
 my @pids = map { start_worker('c', %environment) } 1 .. 4;
 my $kills = 0;
-while (ask("SELECT count(*) FROM tasker.tasks WHERE name = 'pooled' AND state <> 'complete'") > 0 && time - $start < 120)
+while (ask("SELECT count(*) FROM tasker.tasks WHERE name = 'pooled' AND state <> 'complete'") > 0 && time - $start < 600)
 {
 	if ($kills < 8)
 	{

@@ -43,7 +43,7 @@ LANGUAGE sql AS $$
         WHERE task_id = ANY (tasks)) AS s
 $$;
 SQL
-waits_for_workers(60, $node, 'postgres', 4, 'the workers start');
+waits_for_workers($node, 'postgres', 4, 'the workers start');
 
 sub query
 {
@@ -131,7 +131,7 @@ nothing_parked('both');
 query("SELECT tasker.set_max_in_progress(1, handler => 'quick')");
 all_complete(tasks('quick', 1), 'one, to know that they are fast') for (1 .. 3);
 $tasks = tasks('quick', 2000);
-within(60, $node, 'postgres', "SELECT bool_and(state = 'complete') FROM tasker.tasks WHERE task_id = ANY ('$tasks')", 'two thousand under a limit of 1');
+wait_until($node, 'postgres', "SELECT bool_and(state = 'complete') FROM tasker.tasks WHERE task_id = ANY ('$tasks')", 'two thousand under a limit of 1');
 my $transactions = query("SELECT count(DISTINCT transition_id >> 20) FROM tasker.transitions WHERE task_id = ANY ('$tasks') AND from_state IS NOT NULL");
 cmp_ok($transactions, '<', 400, "in few transactions: $transactions");
 nothing_parked('fast steps');
@@ -150,7 +150,7 @@ query("SELECT tasker.set_max_in_progress(1, handler => 'behind_gate')");
 my @pids = split /\n/, query("SELECT w.pid FROM tasker._workers() AS w WHERE task_id = ANY ('$tasks') ORDER BY since");
 query("SELECT pg_terminate_backend($pids[0])");
 wait_until($node, 'postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pids[0]", 'one of them is killed');
-waits_for_workers(60, $node, 'postgres', 4, 'its executor comes back');
+waits_for_workers($node, 'postgres', 4, 'its executor comes back');
 wait_until($node, 'postgres', "SELECT count(*) = 6 FROM tasker.queue WHERE lane < -1000 AND task_id = ANY ('$tasks')", 'lowered to 1, its step waits');
 running($tasks, 2, 'and the other two go on');
 query("SELECT tasker.cancel_task(task_id, 'test') FROM tasker.queue WHERE lane < -1000 ORDER BY rank, due LIMIT 1");
@@ -172,19 +172,19 @@ query("TRUNCATE public.gate; SELECT tasker.set_max_in_progress(1, handler => 'be
 $tasks = tasks('gate', 3);
 wait_until($node, 'postgres', "SELECT count(*) = 2 FROM tasker.queue WHERE lane < -1000", 'two wait for the first');
 my ($pid, $holder) = split /\|/, query("SELECT pid, task_id FROM tasker._workers() WHERE task_id = ANY ('$tasks')");
-my $canceller = $node->background_psql('postgres');
+my $canceller = session($node, 'postgres');
 $canceller->query_until(qr/begun/, "\\echo begun\nSELECT tasker.cancel_task($holder, 'test');\n");
 query("SELECT pg_terminate_backend($pid)");
 wait_until($node, 'postgres', "SELECT state = 'cancelled' FROM tasker.tasks WHERE task_id = $holder", 'killed and cancelled');
 $canceller->quit;
 running($tasks, 1, 'the next one runs');
-waits_for_workers(60, $node, 'postgres', 4, 'all executors are there');
+waits_for_workers($node, 'postgres', 4, 'all executors are there');
 
 # The server crashes in its middle.
 ($pid) = split /\|/, query("SELECT pid FROM tasker._workers() WHERE task_id = ANY ('$tasks')");
 kill 'KILL', $pid;
 wait_until($node, 'postgres', "SELECT pg_postmaster_start_time() IS NOT NULL AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $pid)", 'a crash');
-waits_for_workers(60, $node, 'postgres', 4, 'the executors come back');
+waits_for_workers($node, 'postgres', 4, 'the executors come back');
 running($tasks, 1, 'one runs again');
 query('INSERT INTO public.gate VALUES (true)');
 wait_until($node, 'postgres', "SELECT bool_and(state IN ('complete', 'cancelled')) FROM tasker.tasks WHERE task_id = ANY ('$tasks')", 'both end');
@@ -201,26 +201,27 @@ sub claim
 	my ($worker, $more) = @_;
 
 	$more //= '';
-	return split /\n/, query("SELECT step_id FROM tasker.claim_steps('$worker', max_steps => 5$more)");
+	return split /\n/, query("SELECT step_id FROM tasker.claim_steps('$worker', max_steps => 5, lease => '1 day'$more)");
 }
 my @steps = claim('a');
 is(scalar @steps, 2, 'two leases under a limit of 2');
 is(scalar claim('b'), 0, 'and no third');
 sound('leases');
 query("SELECT tasker.complete_step($steps[0], '{}', worker => 'a')");
-my @more = claim('b', ", lease => interval '1 second'");
+my @more = claim('b');
 is(scalar @more, 1, 'completed: one more');
 query("SELECT tasker.fail_step($steps[1], jsonb_build_object('message', 'no'), retryable => false, worker => 'a')");
 @steps = claim('c');
 is(scalar @steps, 1, 'failed: one more');
+query("SELECT tasker.heartbeat('b', ARRAY[$more[0]], lease => '1 ms')");
 wait_until($node, 'postgres', "SELECT state = 'waiting_for_retry' OR state = 'error' FROM tasker.workflow_steps WHERE step_id = $more[0]", 'a lease runs out');
 is(scalar claim('d'), 1, 'and makes room for one');
 
 # Claims that are not committed count already, and a rollback gives them back.
 query("SELECT tasker.set_max_in_progress(4, handler => 'outside')");
-my $session = $node->background_psql('postgres');
+my $session = session($node, 'postgres');
 $session->query_safe('BEGIN');
-is($session->query_safe("SELECT count(*) FROM tasker.claim_steps('e', max_steps => 1)"), '1', 'claimed, not committed');
+is($session->query_safe("SELECT count(*) FROM tasker.claim_steps('e', max_steps => 1, lease => '1 day')"), '1', 'claimed, not committed');
 is(scalar claim('f'), 1, 'one is left of four');
 is(scalar claim('f'), 0, 'and no more');
 $session->query_safe('ROLLBACK');
@@ -234,7 +235,7 @@ query("SELECT tasker.set_max_in_progress(0, namespace => 'default')");
 tasks('outside', 2);
 $other = tasks('outside', 2, ", namespace => 'other'");
 wait_until($node, 'postgres', "SELECT count(*) = 2 FROM tasker.queue AS q JOIN tasker.handler AS h ON h.handler_id = q.lane WHERE h.name = 'outside' AND q.task_id = ANY ('$other')", 'steps of two namespaces');
-is(query("SELECT count(*) FROM tasker.claim_steps('g', max_steps => 2) WHERE task_id = ANY ('$other')"), '2', 'the namespace that is free gives its own');
+is(query("SELECT count(*) FROM tasker.claim_steps('g', max_steps => 2, lease => '1 day') WHERE task_id = ANY ('$other')"), '2', 'the namespace that is free gives its own');
 query("SELECT tasker.complete_step(step_id, '{}') FROM tasker.workflow_steps WHERE state = 'in_progress'");
 
 # Executors and leases together: in a namespace with a limit of 3.
@@ -255,7 +256,7 @@ nothing_parked('leases');
 
 # The slot of a transaction that runs a task in place is free when it ends.
 query("SELECT tasker.set_max_in_progress(1, handler => 'quick')");
-$session = $node->background_psql('postgres');
+$session = session($node, 'postgres');
 $session->query_safe('BEGIN');
 $session->query_safe("SELECT tasker.run_task('quick')");
 $tasks = tasks('quick', 5);

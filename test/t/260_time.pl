@@ -36,12 +36,12 @@ SELECT tasker.register_task('{"name": "hour", "timeout": 3600, "step_templates":
 SELECT tasker.register_task('{"name": "retries", "timeout": 3600, "step_templates": [
     {"name": "a", "handler_class": "fails"},
     {"name": "b", "handler_class": "quick", "depends_on_step": "a"}]}');
-SELECT tasker.register_task('{"name": "second", "timeout": 1, "step_templates": [
+SELECT tasker.register_task('{"name": "seconds", "timeout": 3, "step_templates": [
     {"name": "a", "handler_class": "quick"},
     {"name": "b", "handler_class": "sleepy", "depends_on_step": "a"},
     {"name": "c", "handler_class": "quick", "depends_on_step": "b"}]}');
 SQL
-waits_for_workers(60, $node, 'postgres', 1, 'the workers start');
+waits_for_workers($node, 'postgres', 1, 'the workers start');
 
 sub query
 {
@@ -57,8 +57,7 @@ sub hours_pass
 	my ($hours) = @_;
 
 	$offset += int($hours * 3600);
-	$node->safe_psql('template1', "ALTER SYSTEM SET tasker.clock_offset = $offset");
-	$node->reload;
+	move_clock($node, $offset);
 	return;
 }
 
@@ -102,10 +101,10 @@ sub sound
 }
 
 # A chain that is cut in its middle, in the middle of a handler.
-my $id = query("SELECT tasker.create_task('second')");
+my $id = query("SELECT tasker.create_task('seconds')");
 becomes($id, 'error', 'a handler outlives its task\'s time');
 is(steps($id), 'a complete, b error, c pending', 'what was done stays, the rest stays pending');
-is(query("SELECT error ->> 'message' FROM tasker.tasks WHERE task_id = $id"), 'task timed out after 1 s', 'it says so');
+is(query("SELECT error ->> 'message' FROM tasker.tasks WHERE task_id = $id"), 'task timed out after 3 s', 'it says so');
 wait_until($node, 'postgres', "SELECT NOT EXISTS (SELECT FROM tasker.queue WHERE task_id = $id)", 'nothing of it waits');
 
 # A worker outside holds a step at the deadline.

@@ -111,7 +111,7 @@ is(scalar(keys %{ { map { $_->{correlation_id} => 1 } @lines } }), 1, 'what was 
 is($node->safe_psql('postgres', "SELECT count(*) FROM tasker.registry_log WHERE entity_id = 'default/prepared/*'"), 1, 'what was prepared has its row');
 
 # Not before the commit.
-my $session = $node->background_psql('postgres');
+my $session = session($node, 'postgres');
 $session->query_safe('BEGIN');
 $session->query_safe("SELECT tasker.register_external_handler('late')");
 is(in_short(lines()), '', 'nothing is said before the commit');
@@ -147,6 +147,8 @@ SELECT FROM tasker.register_task('{"name": "step", "step_templates": [{"name": "
 SQL
 is(in_short(lines()), '', 'with tasker.log_registries off nothing is said');
 $node->safe_psql('postgres', "SELECT tasker.create_task('step');\nCALL tasker.wait(1, '3 min')");
+# An executor says it, and may do so when the task has already ended.
+$node->wait_for_log(qr{by step 2}, $read);
 is(in_short(lines()), 'registered default/by step 2/*', 'a step that fails has registered nothing');
 
 # The history goes along in a dump.

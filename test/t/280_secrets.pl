@@ -100,7 +100,7 @@ $node->psql('postgres', "SELECT tasker.set_secret('X', 'zq86-refused-value')", e
 is($node->safe_psql('postgres', 'SELECT string_agg(name, \' \' ORDER BY name) FROM tasker.secrets'), 'COPIED ODD PARAMETER STATEMENT', 'these are set');
 
 # Somebody listens.
-my $listener = $node->background_psql('postgres');
+my $listener = session($node, 'postgres');
 $listener->query_safe('LISTEN tasker_events; LISTEN tasker_steps');
 
 # Each of them through each kind of handler.
@@ -185,7 +185,7 @@ like($places{'tasker.workflow_steps'}, qr/failed with \$\{STATEMENT\}|\$\{STATEM
 
 # A value is read once, and again when one was set.
 my $scans = "SELECT coalesce(idx_scan, 0) + seq_scan FROM pg_stat_user_tables WHERE relname = 'secret'";
-waits_for_workers(60, $node, 'postgres', 1, 'the workers start');
+waits_for_workers($node, 'postgres', 1, 'the workers start');
 $node->safe_psql('postgres', "SELECT tasker.create_tasks('plain_COPIED', array_fill('{}'::jsonb, ARRAY[200]))");
 $node->poll_query_until('postgres', 'SELECT bool_and(finished_at IS NOT NULL) FROM tasker.tasks WHERE name LIKE \'plain%\'');
 $node->poll_query_until('postgres', "SELECT ($scans) > 0");

@@ -130,7 +130,7 @@ SQL
 }
 
 $execute->("SET client_min_messages = error;\n" . slurp_file("$FindBin::RealBin/../bench/tasker/setup.sql"));
-waits_for_workers(60, $node, 'cost', 1, 'the workers start');
+waits_for_workers($node, 'cost', 1, 'the workers start');
 create('one', 1000);
 wait_until($node, 'cost', 'SELECT bench.at_rest()', 'processes have their plans, and know how long the handlers take');
 measure('one', 5000, 1);

@@ -68,13 +68,13 @@ sub buffers_alone
 }
 
 my $before = buffers_alone();
-my $holder = $node->background_psql('postgres');
+my $holder = session($node, 'postgres');
 $holder->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1;');
 run_tasks($DEAD);
 
 # What is created early and committed late, and what goes first though it came
 # last.
-my $late = $node->background_psql('postgres');
+my $late = session($node, 'postgres');
 $late->query_safe('BEGIN;');
 my ($late_id) = $late->query_safe("SELECT tasker.create_task('quick');") =~ /(\d+)/;
 run_tasks(1000);

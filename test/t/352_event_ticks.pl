@@ -15,7 +15,7 @@ use Time::HiRes qw(time usleep);
 
 my $node = new_server('event_ticks', '');
 install_tasker($node, 'postgres');
-waits_for_workers(60, $node, 'postgres', 2, 'workers');
+waits_for_workers($node, 'postgres', 2, 'workers');
 
 sub query
 {
@@ -110,7 +110,7 @@ sub ticks
 # Joined: events of many small ticks, one of a transaction that began long before
 # it committed.
 query("SELECT tasker.subscribe('$_', '{*}')") foreach 'all', 'middle';
-my $late = $node->background_psql('postgres');
+my $late = session($node, 'postgres');
 ticks(10);
 $late->query_safe('BEGIN');
 my $late_id = $late->query_safe("SELECT tasker.publish_event('test_ticks.happened', '{}')");
@@ -159,7 +159,7 @@ ticks(3);
 my @new = split / /, drain('all', 1000);
 is(scalar(@new), 3, 'the notifier goes on');
 $node->restart;
-waits_for_workers(60, $node, 'postgres', 2, 'workers after a restart');
+waits_for_workers($node, 'postgres', 2, 'workers after a restart');
 ticks(3);
 push @new, split / /, drain('all', 1000);
 is(scalar(@new), 6, 'so does another one');
@@ -247,7 +247,7 @@ SELECT tasker.subscribe('rings', '{task.completed}', channel => 'rings');
 SQL
 drain($_, 10000) foreach 'all', 'completed', 'filtered';
 my $place = query("SELECT max(n) FROM got");
-my $listener = $node->background_psql('postgres');
+my $listener = session($node, 'postgres');
 $listener->query_safe('LISTEN rings');
 
 # Ten tasks that have ended, and a tick that shows it.
@@ -303,9 +303,14 @@ query("SELECT tasker.ack_events('completed', event_id) FROM (SELECT * FROM taske
 my $log = -s $node->logfile;
 my $told = query('SELECT max(t.tick_id) FROM tasker.tick AS t');
 query('ALTER TABLE tasker.subscriber_match ADD CONSTRAINT refuses CHECK (false) NOT VALID');
-ten_tasks() foreach 1 .. 3;
+for (1 .. 20)
+{
+	ten_tasks();
+	last if matched() == 0;
+}
 is(matched(), '0', 'then it can\'t be');
 rings('bells go on');
+ten_tasks() foreach 1, 2;
 # Once more where a place was held at the first of these ticks.
 my $said = () = slurp_file($node->logfile, $log) =~ /tasker could not note who wants the events of ticks/g;
 cmp_ok($said, '>=', 1, 'the log says so');
@@ -334,7 +339,7 @@ SQL
 # Somebody holds the place of a subscriber that was not noted for before: it is
 # passed by, and its bell rings all the same.
 query("SELECT tasker.replay_events('rings', since => 'infinity')");
-my $holder = $node->background_psql('postgres');
+my $holder = session($node, 'postgres');
 $holder->query_safe("BEGIN; SELECT FROM tasker.subscriber_cursor AS c JOIN tasker.subscriber AS s USING (subscriber_id) WHERE s.name = 'rings' FOR UPDATE");
 $listener->query_safe('SELECT');
 ten_tasks();
@@ -348,7 +353,7 @@ $listener->quit;
 $node->safe_psql('postgres', 'CREATE DATABASE fresh');
 $node->safe_psql('fresh', q{CREATE EXTENSION tasker});
 is($node->safe_psql('fresh', 'SELECT count(*) FROM tasker.tick'), '0', 'a fresh database has no tick');
-my $early = $node->background_psql('fresh');
+my $early = session($node, 'fresh');
 $early->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ');
 $early->query_safe('SELECT count(*) FROM tasker.tick');
 $node->safe_psql('fresh', q{SELECT tasker.register_event('fresh.news', 'Something new.')});

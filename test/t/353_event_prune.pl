@@ -13,7 +13,7 @@ use Test::More;
 
 my $node = new_server('event_prune', '');
 install_tasker($node, 'postgres');
-waits_for_workers(60, $node, 'postgres', 2, 'workers');
+waits_for_workers($node, 'postgres', 2, 'workers');
 
 # So many days later, as far as this statement knows.
 my $days = 0;
@@ -179,7 +179,7 @@ cmp_ok(scalar(@left), '>=', 1, 'what comes after them does');
 # Nobody waits for it.
 publish(3);
 fetch('here', 100);
-my $pruner = $node->background_psql('postgres');
+my $pruner = session($node, 'postgres');
 $pruner->query_safe(sprintf("BEGIN; SET LOCAL tasker.clock_offset = %d; SELECT tasker.prune_events('0')", 90 * 86400));
 my @meanwhile = publish(1);
 is((fetch('here', 100))[-1], $meanwhile[0], 'what happens meanwhile is told');

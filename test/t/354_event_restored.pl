@@ -38,7 +38,7 @@ sub got
 # of yet.
 $node->safe_psql('postgres', 'CREATE DATABASE original');
 install_tasker($node, 'original');
-waits_for_workers(60, $node, 'original', 2, 'workers');
+waits_for_workers($node, 'original', 2, 'workers');
 $node->safe_psql('original', <<'SQL');
 CREATE TABLE got (who text, n bigint GENERATED ALWAYS AS IDENTITY, event_id bigint, name text, task_id bigint);
 CREATE TABLE handled (event_id bigint, task_id bigint);

@@ -23,31 +23,20 @@ note("TASKER_SEED=$seed");
 
 my $node = new_server('survive', <<'CONF');
 track_commit_timestamp = on
-tasker.consumer_timeout = '30 s'
+tasker.consumer_timeout = '30 min'
 CONF
 install_tasker($node, 'postgres');
 $node->safe_psql('postgres', <<'SQL');
 SELECT tasker.register_event('survive.said', 'Somebody said something of a task.');
 SQL
 
-# A session that lasts: each of its queries may take the time that a test may take.
-sub session
-{
-	my (%params) = @_;
-	my $session = $node->background_psql(delete $params{database} // 'postgres', %params);
-
-	$session->set_query_timer_restart();
-	return $session;
-}
-
-# Of one that may be dead, or was idle for long.  A server that was started meanwhile has
+# Of one that may be dead.  A server that was started meanwhile has
 # inherited the other end of its pipe: without \q it would wait for an end of file that
 # never comes.
 sub end_session
 {
 	my ($session) = @_;
 
-	$session->{timeout}->start;
 	eval { $session->quit };
 	return;
 }
@@ -186,8 +175,8 @@ query("SELECT tasker.create_task('quick')");
 query("SELECT tasker.wait_for_task(1)");
 my @tasks = split /\n/, query("SELECT tasker.create_task('outside') FROM generate_series(1, 12)");
 begin('mixed');
-my @writers = map { { session => session() } } 1 .. 8;
-my $reader = session();
+my @writers = map { { session => session($node, 'postgres') } } 1 .. 8;
+my $reader = session($node, 'postgres');
 my %busy;
 my $overtaken = 0;
 
@@ -239,7 +228,7 @@ cmp_ok($overtaken, '>', 10, 'mixed: transactions ended while others were open');
 all_is_told('mixed');
 end_session($_->{session}) foreach @writers;
 
-my $observer = session();
+my $observer = session($node, 'postgres');
 
 # Asks until it is true.
 sub wait_for
@@ -288,8 +277,8 @@ query("SELECT tasker.unsubscribe('everything'); SELECT tasker.unsubscribe('part'
 
 # 2. A subscriber is killed at every point.  What it had not acknowledged comes
 # again, to whoever fetches next under its name.
-my $killer = session();
-my $next = session();
+my $killer = session($node, 'postgres');
+my $next = session($node, 'postgres');
 
 sub wait_for_end
 {
@@ -375,7 +364,7 @@ foreach my $point (sort keys %point)
 {
 	foreach my $what (sort keys %kill)
 	{
-		my $victim = session(on_error_stop => 0);
+		my $victim = session($node, 'postgres', on_error_stop => 0);
 		my $pid = $victim->query_safe('SELECT pg_backend_pid()');
 
 		say_now($tasks[0], 5) if $point !~ /^1/;
@@ -400,7 +389,7 @@ foreach my $point ('fetched', 'fetched and not committed')
 {
 	foreach my $what (sort keys %kill)
 	{
-		my $victim = session(on_error_stop => 0);
+		my $victim = session($node, 'postgres', on_error_stop => 0);
 		my $pid = $victim->query_safe('SELECT pg_backend_pid()');
 		my $kept = $point eq 'fetched';
 
@@ -430,10 +419,10 @@ end_session($_) foreach $killer, $next;
 # 3. Strangers with transactions that have written stay open, here and in another
 # database: events come as fast as ever.
 query('CREATE DATABASE other');
-my @strangers = map { session(database => $_) } 'postgres', 'other';
+my @strangers = map { session($node, $_) } 'postgres', 'other';
 $_->query_safe('BEGIN; CREATE TABLE open_for_long (); SELECT pg_current_xact_id()') foreach @strangers;
 begin('fast');
-my $writer = session();
+my $writer = session($node, 'postgres');
 my $reader_pid = $reader->query_safe('SELECT pg_backend_pid()');
 my @latency;
 foreach my $round (1 .. 20)
@@ -502,7 +491,7 @@ sub start_load
 sub read_on
 {
 	my ($subscriber) = @_;
-	my $session = session(on_error_stop => 0);
+	my $session = session($node, 'postgres', on_error_stop => 0);
 
 	for (1 .. 5)
 	{
@@ -516,7 +505,7 @@ sub read_on
 sub all_ends
 {
 	my ($subscriber, $name) = @_;
-	my $session = session();
+	my $session = session($node, 'postgres');
 
 	wait_until($node, 'postgres', "SELECT NOT EXISTS (SELECT FROM tasker.queue WHERE lane < 100)", "$name: all tasks run");
 	drain($session, $subscriber);
@@ -589,11 +578,11 @@ query("SELECT tasker.replay_events('in_place', 'infinity')");
 
 my @load = start_load();
 my $session = read_on('promoted');
-my $holder = session(on_error_stop => 0);
+my $holder = session($node, 'postgres', on_error_stop => 0);
 $holder->query_safe('BEGIN; ' . say($tasks[3], 1));
 $primary->wait_for_catchup($standby);
 $node = $standby;
-my $early = session();
+my $early = session($node, 'postgres');
 is($early->query_safe('SELECT pg_is_in_recovery()'), 't', 'a session of the standby');
 $primary->stop('immediate');
 end_session($_) foreach $session, $holder;

@@ -155,7 +155,7 @@ $listed->{$_}++ foreach @otherwise;
 is(join(', ', grep { !$listed->{$_} } sort keys %$listed), '', 'and those are otherwise');
 
 # What one session has compiled follows what another stores.
-my $session = $node->background_psql('postgres');
+my $session = session($node, 'postgres');
 my $question = q(SELECT tasker.json_schema_is_valid('{"$ref": "urn:test:size"}', '5'));
 $node->safe_psql('postgres', q(SELECT tasker.register_schema('{"minimum": 1}', 'urn:test:size')));
 is($session->query($question), 't', 'a stored schema is used');

@@ -40,7 +40,7 @@ sub start_agent
 	  ($node->host, $node->port, 'postgres', values %environment);
 
 	$agent->{run} = IPC::Run::start([ 'tasker-agent', @$options ], '<', \undef, '>', \$agent->{out}, '2>', \$agent->{err},
-		$agent->{timer} = IPC::Run::timer(120));
+		$agent->{timer} = IPC::Run::timer($PostgreSQL::Test::Utils::timeout_default));
 	return $agent;
 }
 
@@ -159,7 +159,7 @@ sub ready_is
 	my ($status) = @_;
 	my $answer = { status => 0 };
 
-	for (1 .. 600)
+	for (1 .. 1200)
 	{
 		$answer = $http->get("http://127.0.0.1:$port/tasker/health/ready");
 		last if $answer->{status} == $status;

@@ -21,8 +21,7 @@ my $offset = 0;
 sub later
 {
 	$offset += 3601;
-	$node->safe_psql('postgres', "ALTER SYSTEM SET tasker.clock_offset = $offset");
-	$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+	move_clock($node, $offset);
 	return;
 }
 

@@ -15,7 +15,7 @@ my $node = new_server('rest_hostile', 'tasker.executors = 1');
 
 install_tasker($node, 'postgres');
 my $task = $node->safe_psql('postgres', q{SELECT tasker.create_task('quick')});
-my $agent = RestAgent->new($node, 'postgres', '--idle-timeout', '3s', '--request-timeout', '2s', '--max-body', '64kB');
+my $agent = RestAgent->new($node, 'postgres', '--idle-timeout', '3s', '--request-timeout', '5s', '--max-body', '64kB');
 
 sub is_served
 {
@@ -161,7 +161,7 @@ is($agent->call(GET => '/tasker/health/live')->{status}, 200, 'and lives');
 is($agent->call(GET => '/tasker/health/ready')->{status}, 503, 'but is not ready');
 $node->start;
 my $status = 0;
-for (1 .. 300)
+for (1 .. 1200)
 {
 	$status = $agent->call(GET => "/tasker/tasks/$task")->{status};
 	last if $status == 200;

@@ -228,19 +228,20 @@ sub signed_by
 	return bearer(jwt({ alg => 'RS256', kid => $id }, { role => 'alice', exp => $now + 600 }, $file // $key{$id}));
 }
 
-# Waits until the agent has said so, as often as that.
+# Waits until the agent has said so, behind that place of its log.  What fails is
+# tried again after a while, and it is said again.
 sub log_has
 {
-	my ($agent, $pattern, $times, $name) = @_;
-	my $said = 0;
+	my ($agent, $pattern, $from, $name) = @_;
+	my $is_said = 0;
 
 	for (1 .. 600)
 	{
-		$said = () = slurp_file($agent->{log}) =~ /$pattern/g;
-		last if $said >= $times;
+		$is_said = slurp_file($agent->{log}, $from) =~ $pattern;
+		last if $is_said;
 		select undef, undef, undef, 0.1;
 	}
-	is($said, $times, $name) or diag(slurp_file($agent->{log}));
+	ok($is_said, $name) or diag(slurp_file($agent->{log}));
 	return;
 }
 
@@ -249,7 +250,7 @@ my $keys = HttpServer->new(directory => $place);
 my $url = "http://127.0.0.1:$keys->{port}";
 
 $agent = agent('--jwks', "$url/file?name=set", '--jwks-refresh', '1h');
-log_has($agent, $failed, 1, 'a set that is not there is missed');
+log_has($agent, $failed, 0, 'a set that is not there is missed');
 $answer = $agent->call(GET => '/tasker/me', undef, signed_by('first'));
 is($answer->{status}, 503, 'what it would prove has to wait');
 ok($answer->{headers}{'retry-after'}, 'and is told so');
@@ -268,15 +269,17 @@ role_by($agent, signed_by("made up $_", $key{first})) foreach 1 .. 50;
 cmp_ok(scalar(() = $keys->requests) - $fetched, '<', 5, 'made up ones have it fetched now and then only');
 
 serve_set('{"keys": []}');
+my $log = -s $agent->{log};
 kill HUP => $agent->pid;
-log_has($agent, $failed, 2, 'a set without keys is none');
+log_has($agent, $failed, $log, 'a set without keys is none');
 is(role_by($agent, signed_by('second')), 'alice', 'and the last good one stays');
 serve_set([ 'first', 'second' ]);
 kill HUP => $agent->pid;
 becomes($agent, 'alice', 'until there is another', signed_by('first'));
 $keys->stop;
+$log = -s $agent->{log};
 kill HUP => $agent->pid;
-log_has($agent, $failed, 3, 'who has the set is away');
+log_has($agent, $failed, $log, 'who has the set is away');
 is(role_by($agent, signed_by('first')), 'alice', 'and it stays');
 is(role_by($agent, signed_by('third', $key{first})), 503, 'while nobody knows whether there are others');
 $agent->end;
@@ -291,7 +294,7 @@ foreach (
 	my ($path, $why, $name) = @$_;
 
 	$agent = agent('--jwks', "$url$path");
-	log_has($agent, $why, 1, $name);
+	log_has($agent, $why, 0, $name);
 	is(role_by($agent, signed_by('first')), 503, 'and gives no keys');
 	is($agent->end, 0, 'the agent ends');
 }
@@ -309,7 +312,7 @@ SKIP:
 		'-keyout', "$place/tls.key", '-out', "$place/tls.crt");
 	$keys = HttpServer->new(directory => $place, tls => [ "$place/tls.crt", "$place/tls.key" ]);
 	$agent = agent('--jwks', "https://localhost:$keys->{port}/file?name=set");
-	log_has($agent, $failed, 1, 'whose certificate nobody knows is not believed');
+	log_has($agent, $failed, 0, 'whose certificate nobody knows is not believed');
 	is(scalar(() = $keys->requests), 0, 'nor asked');
 	$agent->end;
 	$agent = agent('--jwks', "https://localhost:$keys->{port}/file?name=set", '--tls-ca', "$place/tls.crt");

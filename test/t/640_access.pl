@@ -15,7 +15,7 @@ use Time::HiRes qw(time usleep);
 
 my $node = new_server('access', 'tasker.lock_timeout = 0');
 install_tasker($node, 'postgres');
-waits_for_workers(60, $node, 'postgres', 2, 'workers');
+waits_for_workers($node, 'postgres', 2, 'workers');
 
 sub query
 {
@@ -51,7 +51,7 @@ SQL
 my $first = query(q{SELECT max(id) FROM (SELECT tasker.create_tasks('job', array_fill('{}'::jsonb, ARRAY[500]), 'shop') AS id) AS t});
 query('SELECT tasker.enforce_access()');
 is(query("SELECT tasker.wait_for_task($first, NULL)"), 'complete', 'what was begun before is ended');
-waits_for_workers(60, $node, 'postgres', 2, 'workers are back');
+waits_for_workers($node, 'postgres', 2, 'workers are back');
 my $shop = query(q{SELECT tasker.create_task('job', '{}', 'shop')});
 query("SELECT tasker.wait_for_task($shop, NULL)");
 is(query("SELECT results ->> 'tasks' FROM tasker.workflow_steps WHERE task_id = $shop"), '1',
@@ -72,7 +72,7 @@ wait_until($node, 'postgres', q{SELECT count(*) > 0 FROM heard WHERE role = 'ban
 	'one to everything does once it may');
 
 # Whoever listens hears no ids and no names.
-my $listener = $node->background_psql('postgres');
+my $listener = session($node, 'postgres');
 $listener->query_safe('LISTEN tasker_events; LISTEN tasker_steps');
 my $id = query("SELECT tasker.create_task('job', '{}', 'shop')");
 query("SELECT tasker.wait_for_task($id, NULL)");

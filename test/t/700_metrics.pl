@@ -139,7 +139,7 @@ SQL
 is(created(scrape($node)), 0, 'an empty database has metrics');
 
 # Late commits: the folds go past the open transaction, and count it when it is there.
-my $late = $node->background_psql('postgres');
+my $late = session($node, 'postgres');
 $late->query_safe('BEGIN');
 $late->query_safe(q{SELECT tasker.create_task('quick', run_at => now() + interval '1 day')});
 my $cursor = $node->safe_psql('postgres', 'SELECT coalesce(max(tick_id), 0) FROM tasker.metric_cursor');

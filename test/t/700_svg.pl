@@ -99,6 +99,20 @@ sub child_of
 	return;
 }
 
+# Waits until a process is no more, which its parent or init has to see.
+sub ends
+{
+	my ($process, $name) = @_;
+
+	for (1 .. 600)
+	{
+		last if !kill 0, $process;
+		select undef, undef, undef, 0.1;
+	}
+	ok(!kill(0, $process), $name);
+	return;
+}
+
 # Draws two files with one program; between them its child gets a signal.
 sub draw_two
 {
@@ -123,7 +137,7 @@ is($error, '', 'A child that was killed is not missed');
 is(scalar(() = $out =~ /<\/svg>/g), 2, 'and both pictures are there');
 ($out, $error, $child) = draw_two('STOP');
 like($error, qr/took longer than 5 seconds/, 'One that does not get on is not waited for');
-ok(!kill(0, $child), 'and ended');
+ends($child, 'and ended');
 
 # What it could do harm with, it has not.
 my $limits = '';
@@ -143,7 +157,7 @@ my $limits = '';
 }
 like($limits, qr/^Max open files\s+0\s+0/m, 'can open nothing');
 like($limits, qr/^Max address space\s+1073741824/m, 'and has so much memory');
-ok(!kill(0, $child), 'It ends with its parent');
+ends($child, 'It ends with its parent');
 
 $node->stop;
 done_testing();

@@ -422,6 +422,11 @@ BEGIN
 END;
 $$;
 RESET ROLE;
+-- By one executor: of two, one might have brought it on that another still runs it by
+-- the clock before, and then it would be due again at once.
+ALTER SYSTEM SET tasker.executors = 1;
+SELECT pg_reload_conf();
+CALL until($$(SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'tasker executor')$$);
 CALL note_delay(:id, 1);
 ALTER SYSTEM SET tasker.clock_offset = 4000;
 SELECT pg_reload_conf();
@@ -458,6 +463,7 @@ SELECT state, attempts FROM tasker.workflow_steps WHERE task_id = :id;
 SELECT ends(task_id) FROM tasker.tasks WHERE name = 'later' AND namespace = 're';
 SELECT s.attempts FROM tasker.workflow_steps AS s JOIN tasker.tasks AS t USING (task_id) WHERE t.name = 'later' AND t.namespace = 're';
 ALTER SYSTEM RESET tasker.clock_offset;
+ALTER SYSTEM RESET tasker.executors;
 SELECT pg_reload_conf();
 -- A session that begins now has it, and by then every process was told.
 \c -

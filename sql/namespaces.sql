@@ -78,7 +78,7 @@ SELECT wait_until(format('count(*) = 2 FROM tasker.queue WHERE task_id IN (%s, %
 -- Its own role has all of it.
 SET ROLE regress_shop;
 SELECT wait_until('EXISTS (SELECT FROM tasker.fetch_events(''regress_shop_fetch'', 3))');
-SELECT step_name, (tasker.heartbeat('w', ARRAY[c.step_id])) = c.step_id AS kept
+SELECT step_name, (tasker.heartbeat('w', ARRAY[c.step_id], '1 hour')) = c.step_id AS kept
 FROM tasker.claim_steps('w', lease => '1 hour') AS c;
 SELECT count(*), min(name), max(namespace) FROM tasker.tasks;
 SELECT name, state, results FROM tasker.workflow_steps WHERE task_id = :shop ORDER BY step_id;

@@ -234,12 +234,15 @@ await sql(`SELECT tasker.wait_for_task(${finished})`);
   const told = await create('greet');
   await appears(page.locator('.stream li', { hasText: 'task.completed' }).filter({ hasText: `#${told}` }), 'An event appears as it happens');
 
-  // -- the agent dies and comes back
+  // -- the agent dies and comes back; it has not answered who asked for the graph
+  await page.route('**/diagram?*', (route) => route.abort());
   await go(page, base, `/tasks/${made}`);
+  await appears(page.locator('.graph .note', { hasText: 'There is no picture of it' }), 'Without its graph a task says so');
   await appears(page.locator('#live[data-state="live"]'), 'A task is live');
   await stopAgent();
   await appears(page.locator('#live[data-state="waiting"]'), 'Without an agent it says so');
   await work('outside', completes({}));
+  await page.unroute('**/diagram?*');
   await startAgent('--listen', `127.0.0.1:${port}`);
   await becomes(page, 'and when there is one again shows what happened meanwhile', () => document.querySelector('.stage .node.complete'));
   noComplaints('But for the lost connection nothing was complained of', (text) => /ERR_|Failed to load|network/.test(text));

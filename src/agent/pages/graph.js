@@ -23,6 +23,7 @@ export function graph({ url, query, label, onPick }) {
   const stage = h('div', { class: 'stage', tabindex: '0', role: 'region', 'aria-label': label });
   const note = h('p', { class: 'note', role: 'status' });
   let svg = null;
+  let isLost = false;
   let natural = 0;
   let zoom = 'fit';
   let nodes = new Map();
@@ -99,8 +100,10 @@ export function graph({ url, query, label, onPick }) {
     async load() {
       try {
         await load();
+        isLost = false;
       } catch (error) {
         svg = null;
+        isLost = error.status === 0 || error.status === 503;
         buttons.hidden = true;
         stage.replaceChildren();
         note.replaceChildren();
@@ -108,10 +111,10 @@ export function graph({ url, query, label, onPick }) {
       }
     },
     // Colours the steps; false where the picture has no room for what they have
-    // to say now, and is to be drawn anew.
+    // to say now, or could not be had when it was asked for, and is to be drawn anew.
     colour(steps) {
       let fits = true;
-      if (!svg) return true;
+      if (!svg) return !isLost;
       for (const s of steps) {
         const drawn = nodes.get(String(s.step_id));
         if (!drawn) return false;

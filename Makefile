@@ -97,7 +97,7 @@ SQL_PARTS = $(wildcard $(addprefix src/, \
 EXTENSION_SCRIPT = tasker--$(EXTVERSION).sql
 DATA_built = $(EXTENSION_SCRIPT)
 EXTRA_CLEAN = $(AGENT_MAN) $(AGENT_UNIT) tasker--*.sql tmp_check tmp_fuzz output_iso $(patsubst %.c,%,$(wildcard test/fuzz/*_fuzz.c)) \
-	src/agent/tasker-agent
+	src/agent/tasker-agent src/agent/tasker-agent.sanitized
 
 # Our own warnings are errors; the server's headers are not ours to warn about.
 PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc \
@@ -125,7 +125,7 @@ $(EXTENSION_SCRIPT): $(SQL_PARTS) tasker.control
 $(OBJS): $(wildcard src/*.h src/*/*.h)
 
 # tasker-agent: a program of its own, on libpq (src/agent/).
-AGENT = src/agent/tasker-agent
+AGENT = src/agent/tasker-agent$(if $(AGENT_SANITIZE),.sanitized)
 AGENT_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes \
 	-Wold-style-definition -Wwrite-strings -Wmissing-prototypes -Wno-unused-parameter \
 	-Wno-missing-field-initializers -D_GNU_SOURCE \
@@ -138,21 +138,27 @@ AGENT_LIBS = -L$(shell $(PG_CONFIG) --libdir) -lpq -lcurl -lmicrohttpd -ljansson
 	$(shell pkg-config --libs libgvc libcgraph) \
 	-L$(GRAPHVIZ_PLUGINS) -lgvplugin_core -lgvplugin_dot_layout -Wl,-rpath,$(GRAPHVIZ_PLUGINS)
 
-# make AGENT_SANITIZE=yes check: the tests meet an agent that watches over itself.
+# make check-sanitize: the tests meet an agent that watches over itself, a program beside
+# the other.  What watches is linked into it: gcc's two libraries would share one file of
+# reports only by half.
 ifdef AGENT_SANITIZE
-AGENT_CFLAGS += -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+AGENT_CFLAGS += -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -DAGENT_SANITIZE
+AGENT_WATCH = test/sanitizers.c
+ifeq ($(findstring clang,$(CC)),)
+AGENT_CFLAGS += -static-libasan -static-libubsan
+endif
 endif
 
 all: $(AGENT)
-$(AGENT): $(wildcard src/agent/*.c src/agent/*.h) tasker.control
+$(AGENT): $(wildcard src/agent/*.c src/agent/*.h) $(AGENT_WATCH) tasker.control
 	$(CC) $(AGENT_CFLAGS) -o $@ $(filter %.c,$^) $(AGENT_LIBS)
 
 # The pages that tasker-agent serves, as they are: nothing is built of them.
 PAGES = $(wildcard $(addprefix src/agent/pages/*., html js css svg))
 
 # Its manual page, whose options are those of --help, and its unit for systemd.
-AGENT_MAN = $(AGENT).1
-AGENT_UNIT = $(AGENT).service
+AGENT_MAN = src/agent/tasker-agent.1
+AGENT_UNIT = src/agent/tasker-agent.service
 all: $(AGENT_MAN) $(AGENT_UNIT)
 $(AGENT_MAN): %: %.in src/agent/options.awk $(AGENT)
 	$(AGENT) --help | awk -v FORM=man -f src/agent/options.awk | \
@@ -166,7 +172,7 @@ install-beside: $(AGENT) $(AGENT_MAN) $(AGENT_UNIT)
 	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(datadir)/tasker/pages' '$(DESTDIR)$(mandir)/man1'
 	$(INSTALL_DATA) $(AGENT_MAN) '$(DESTDIR)$(mandir)/man1'
 	$(INSTALL_DATA) $(AGENT_UNIT) '$(DESTDIR)$(datadir)/tasker'
-	$(INSTALL_PROGRAM) $(AGENT) '$(DESTDIR)$(bindir)'
+	$(INSTALL_PROGRAM) $(AGENT) '$(DESTDIR)$(bindir)/tasker-agent'
 	$(INSTALL_DATA) src/definition/definition.schema.json '$(DESTDIR)$(datadir)/tasker'
 	$(INSTALL_DATA) $(PAGES) '$(DESTDIR)$(datadir)/tasker/pages'
 
@@ -184,6 +190,12 @@ FROM ?= 1
 model: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" SEEDS="$(SEEDS)" FROM="$(FROM)" TIME_LIMIT=86400 \
 		sh test/run 200_model
+
+# The tests of tasker-agent, all that start one, with an agent that watches over itself.
+AGENT_TESTS = $(basename $(notdir $(shell grep -lE 'tasker-agent|HttpServer|RestAgent|pages\.mjs' test/t/*.pl)))
+.PHONY: check-sanitize
+check-sanitize:
+	$(MAKE) AGENT_SANITIZE=yes TESTS="$(AGENT_TESTS)" check
 
 # Arbitrary bytes for what reads foreign text: SECONDS for each program (doc/testing.md).
 SECONDS ?= 60

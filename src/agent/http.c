@@ -70,8 +70,7 @@ typedef enum Asking
 } Asking;
 
 static Asking asking;
-static const char *worker;
-static const char *beaten_worker;
+static char *worker;			/* the name of the session */
 static int	asked;				/* of the claim under way */
 static int	ahead;				/* what is claimed beyond what may be under way */
 static int	ended;				/* since the claim was sent */
@@ -189,12 +188,12 @@ read_settings(void)
 	return true;
 }
 
-/* A name for this session, which lives as long as requests may have it. */
 static void
 name_worker(void)
 {
 	char		host[256] = "";
 
+	free(worker);
 	(void) gethostname(host, sizeof(host) - 1);
 	worker = text_format("http@%s:%ld/%lld", host, (long) getpid(), claims.sessions);
 }
@@ -370,6 +369,13 @@ held(void)
 	return waiting.count + running.count + finished.count + finished_handled.count;
 }
 
+/* What was claimed by an earlier session is not this one's to keep. */
+static bool
+is_of_session(const Request *request)
+{
+	return strcmp(request->worker, worker) == 0;
+}
+
 /* What this session holds and is not about to end, for a heartbeat. */
 static void
 send_heartbeat(void)
@@ -378,10 +384,9 @@ send_heartbeat(void)
 	long long  *ids = allocate(sizeof(long long) * (size_t) (held() + 1));
 	int			count = 0;
 
-	beaten_worker = worker;
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		for (const Request *request = lists[i]->first; request != NULL; request = request->next)
-			if (request->worker == worker)
+			if (is_of_session(request))
 				ids[count++] = request->step_id;
 	next_beat = clock_ms() + lease_ms / BEATS;
 	if (count > 0)
@@ -404,7 +409,7 @@ drop_lost(const PGresult *result)
 	for (Request *request = waiting.first; request != NULL; request = next)
 	{
 		next = request->next;
-		if (request->worker != beaten_worker || db_result_has(result, request->step_id))
+		if (!is_of_session(request) || db_result_has(result, request->step_id))
 			continue;
 		log_step(LOG_INFO, "a step was lost before its request", request);
 		list_remove(&waiting, request);
@@ -413,7 +418,7 @@ drop_lost(const PGresult *result)
 	for (Request *request = running.first; request != NULL; request = next)
 	{
 		next = request->next;
-		if (request->worker != beaten_worker || db_result_has(result, request->step_id))
+		if (!is_of_session(request) || db_result_has(result, request->step_id))
 			continue;
 		log_step(LOG_INFO, "a step was lost while its request was under way", request);
 		list_remove(&running, request);

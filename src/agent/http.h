@@ -43,7 +43,7 @@ typedef struct Request
 	struct Request *previous;
 	struct RowOwner *owner;
 	long long	step_id;
-	const char *worker;			/* that holds the lease; lives as long as the agent */
+	const char *worker;			/* that holds the lease; the owner's */
 	const char *method;
 	const char *url;
 	const char *host;

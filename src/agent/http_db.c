@@ -389,10 +389,11 @@ db_send_ends(Db *db, const RequestList *list)
 	send_statement(db, "SELECT e FROM tasker.end_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) AS e", &arguments);
 }
 
-/* Rows of a claim are kept until the last of their requests is gone. */
+/* Rows of a claim, and who claimed, are kept until the last of their requests is gone. */
 typedef struct RowOwner
 {
 	PGresult   *result;
+	char	   *worker;
 	int			users;
 } RowOwner;
 
@@ -443,7 +444,7 @@ take_headers(Request *request, const char *array)
 }
 
 static Request *
-take_request(RowOwner *owner, int row, const char *worker)
+take_request(RowOwner *owner, int row)
 {
 	PGresult   *result = owner->result;
 	Request    *request = allocate(sizeof(Request));
@@ -451,7 +452,7 @@ take_request(RowOwner *owner, int row, const char *worker)
 	memset(request, 0, sizeof(Request));
 	owner->users++;
 	request->owner = owner;
-	request->worker = worker;
+	request->worker = owner->worker;
 	request->step_id = number_at(result, row, 0);
 	request->method = text_at(result, row, 1);
 	request->url = text_at(result, row, 2);
@@ -480,9 +481,10 @@ db_take_requests(PGresult *result, const char *worker, RequestList *list)
 	}
 	owner = allocate(sizeof(RowOwner));
 	owner->result = result;
+	owner->worker = text_copy(worker);
 	owner->users = 0;
 	for (int row = 0; row < PQntuples(result); row++)
-		list_append(list, take_request(owner, row, worker));
+		list_append(list, take_request(owner, row));
 }
 
 void
@@ -502,6 +504,7 @@ request_free(Request *request)
 	if (--owner->users > 0)
 		return;
 	PQclear(owner->result);
+	free(owner->worker);
 	free(owner);
 }
 

@@ -211,6 +211,18 @@ limit(int resource, rlim_t most)
 }
 
 /*
+ * The same for what a sanitizer needs: terabytes of addresses for its notes, and
+ * files for its reports.  With one, there is no such limit.
+ */
+static void
+deprive(int resource, rlim_t most)
+{
+#ifndef AGENT_SANITIZE
+	limit(resource, most);
+#endif
+}
+
+/*
  * So much more time for the next picture.  The parent kills a child that is
  * late; this ends one whose parent is gone.
  */
@@ -301,16 +313,17 @@ svg_child(void)
 	close_range(STDERR_FILENO + 1, ~0U, 0);
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	limit(RLIMIT_CORE, 0);
-	limit(RLIMIT_AS, MAX_MEMORY);
+	deprive(RLIMIT_AS, MAX_MEMORY);
 	agseterrf(say_nothing);
 	setvbuf(stdout, NULL, _IOFBF, BUFSIZ);	/* main() has it by lines */
 	gvc = gvContextPlugins(plugins, 0);
 	if (gvc == NULL)
 		return EXIT_FAILED;
-	limit(RLIMIT_NOFILE, 0);
+	deprive(RLIMIT_NOFILE, 0);
 	for (int i = 0; i < MAX_PICTURES; i++)
 		if (!answer_one(gvc))
 			break;
+	gvFreeContext(gvc);
 	return EXIT_OK;
 }
 

@@ -10,6 +10,7 @@ use IPC::Run;
 use IO::Socket::INET;
 use POSIX ();
 use PostgreSQL::Test::Utils ();
+use Test::More ();
 use Socket qw(IPPROTO_TCP TCP_NODELAY SOL_SOCKET SO_LINGER);
 use Time::HiRes qw(sleep);
 
@@ -228,7 +229,7 @@ sub start_agent
 	return $agent;
 }
 
-# Ends it by that signal; returns its exit status.
+# Ends it by that signal; returns its exit status.  One that it gave itself is explained.
 sub stop_agent
 {
 	my ($agent, $signal) = @_;
@@ -236,6 +237,7 @@ sub stop_agent
 	delete $agents{$agent};
 	IPC::Run::signal($agent->{run}, $signal // 'TERM');
 	IPC::Run::finish($agent->{run});
+	Test::More::diag($agent->{err}) if $? >> 8;
 	return $?;
 }
 

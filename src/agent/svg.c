@@ -81,7 +81,6 @@ static lt_symlist_t plugins[] = {
 };
 
 /* Graphviz takes names of attributes as its own memory. */
-static char attribute_label[] = "label";
 static char attribute_shape[] = "shape";
 static char attribute_id[] = "id";
 static char attribute_class[] = "class";
@@ -117,14 +116,24 @@ has_only_known(Agraph_t *graph, int kind)
 }
 
 /*
- * Whether an object has a plain label: markup in labels can name files.
+ * Whether an object has no markup, which can name files, and beside its label only
+ * words and colours: Graphviz prints some of the others as they are.
  */
 static bool
-is_plain(void *object)
+is_plain(Agraph_t *graph, int kind, void *object)
 {
-	const char *label = agget(object, attribute_label);
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789#, ";
 
-	return label == NULL || !aghtmlstr((char *) label);
+	for (Agsym_t *symbol = agnxtattr(graph, kind, NULL); symbol != NULL;
+		 symbol = agnxtattr(graph, kind, symbol))
+	{
+		char	   *value = agxget(object, symbol);
+
+		if (aghtmlstr(value) ||
+			(strcmp(symbol->name, "label") != 0 && value[strspn(value, plain)] != '\0'))
+			return false;
+	}
+	return true;
 }
 
 static bool
@@ -139,14 +148,14 @@ static bool
 is_diagram(Agraph_t *graph)
 {
 	if (!has_only_known(graph, AGRAPH) || !has_only_known(graph, AGNODE) ||
-		!has_only_known(graph, AGEDGE) || agfstsubg(graph) != NULL || !is_plain(graph))
+		!has_only_known(graph, AGEDGE) || agfstsubg(graph) != NULL || !is_plain(graph, AGRAPH, graph))
 		return false;
 	for (Agnode_t *node = agfstnode(graph); node != NULL; node = agnxtnode(graph, node))
 	{
-		if (!is_plain(node) || !is_box(node))
+		if (!is_plain(graph, AGNODE, node) || !is_box(node))
 			return false;
 		for (Agedge_t *edge = agfstout(graph, node); edge != NULL; edge = agnxtout(graph, edge))
-			if (!is_plain(edge))
+			if (!is_plain(graph, AGEDGE, edge))
 				return false;
 	}
 	return true;

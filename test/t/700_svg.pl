@@ -75,6 +75,9 @@ my %others = (
 	'markup' => 'digraph a { node [shape=box]; b [label=<<table><tr><td>x</td></tr></table>>]; }',
 	'markup by default' => 'digraph a { node [shape=box, label=<<b>x</b>>]; b; }',
 	'a title of markup' => 'digraph a { graph [label=<<b>x</b>>]; node [shape=box]; b; }',
+	'markup in a font' => 'digraph a { node [shape=box, fontname="x\"><script>alert(1)</script><a b=\""]; b; }',
+	'markup in the font of one step' => 'digraph a { node [shape=box]; b; c [fontname="x\"><script>"]; }',
+	'a gradient' => 'digraph a { node [shape=box, style=filled]; b [fillcolor="red:blue"]; }',
 	'other shapes' => 'digraph a { node [shape=record]; b [label="<x>|y"]; }',
 	'a subgraph' => 'digraph a { node [shape=box]; subgraph cluster { b } }',
 	'a style sheet' => 'digraph a { graph [stylesheet="http://127.0.0.1/"]; node [shape=box]; b; }');

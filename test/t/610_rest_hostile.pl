@@ -30,6 +30,8 @@ sub raw
 	my ($text) = @_;
 	my $socket = $agent->connection;
 
+	# It may be refused before all of it is sent.
+	local $SIG{PIPE} = 'IGNORE';
 	print $socket $text;
 	my $answer = RestAgent::read_until($socket, qr/\r\n\r\n.*\}\z/s);
 	close $socket;

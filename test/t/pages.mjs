@@ -66,12 +66,13 @@ async function startAgent(...options) {
   });
 }
 
-async function stopAgent() {
+// Ends it by that signal; its exit status.
+async function stopAgent(signal) {
   const stopped = agent;
   agent = null;
   const gone = new Promise((resolve) => stopped.on('exit', resolve));
-  stopped.kill('SIGKILL');
-  await gone;
+  stopped.kill(signal);
+  return gone;
 }
 
 // ---- the browser
@@ -158,9 +159,11 @@ await sql(`SELECT tasker.wait_for_task(${finished})`);
   await appears(page.locator('.stage .node'), 'with its graph');
   is(await page.locator('.stage .node').count(), 5, 'a box for each step');
   await appears(page.locator('.stage .node.pending'), 'coloured by their states');
+  await page.evaluate(() => { document.querySelector('#task-actions button').isTheSame = true; });
   await work('outside', completes({ said: '<img src=x onerror=alert(1)>' }));
   await becomes(page, 'A step that completes changes its colour in the graph', () => document.querySelectorAll('.stage .node.complete').length >= 1);
   await becomes(page, 'and its row', () => document.querySelector('table.steps tbody tr .state')?.classList.contains('complete'));
+  ok(await page.evaluate(() => document.querySelector('#task-actions button').isTheSame), 'What is pressed just then is pressed');
   is(await page.locator('table.steps tbody tr').first().locator('.bar').count(), 1, 'which has a bar for its attempt');
   await page.locator('table.steps a', { hasText: 'charge' }).click();
   await appears(page.locator('.panel h2', { hasText: 'charge' }), 'A step can be opened');
@@ -239,7 +242,7 @@ await sql(`SELECT tasker.wait_for_task(${finished})`);
   await go(page, base, `/tasks/${made}`);
   await appears(page.locator('.graph .note', { hasText: 'There is no picture of it' }), 'Without its graph a task says so');
   await appears(page.locator('#live[data-state="live"]'), 'A task is live');
-  await stopAgent();
+  await stopAgent('SIGKILL');
   await appears(page.locator('#live[data-state="waiting"]'), 'Without an agent it says so');
   await work('outside', completes({}));
   await page.unroute('**/diagram?*');
@@ -376,7 +379,7 @@ for (const [size, theme] of [['desktop', 'light'], ['phone', 'dark']]) {
   await page.context().close();
 }
 noComplaints('Nothing was complained of on any page');
-await stopAgent();
+is(await stopAgent('SIGTERM'), 0, 'The agent ends well');
 
 // -- a server that wants a token
 {
@@ -420,7 +423,7 @@ await stopAgent();
   await appears(page.getByText('You may not create tasks'), 'and it is offered no form to start one');
   noComplaints('Only refusals were complained of', isRefusal);
   await page.context().close();
-  await stopAgent();
+  is(await stopAgent('SIGTERM'), 0, 'and the agent ends well');
 }
 
 await browser.close();

@@ -96,7 +96,7 @@ function bars(list, start, end) {
   return line;
 }
 
-// ---- a step
+// ---- a step: what is done with it, and what there is to know
 
 async function stepPanel(task, stepId, { who, onChange, onClose }) {
   const url = `tasks/${task.task_id}/workflow_steps/${stepId}`;
@@ -119,12 +119,13 @@ async function stepPanel(task, stepId, { who, onChange, onClose }) {
     }
   }
 
-  return h('div', null,
+  const top = h('div', { 'data-print': JSON.stringify([step.step_id, step.state, step.retry_limit]) },
     h('div', { class: 'heading' }, h('h2', { id: 'step-title', tabindex: '-1' }, step.name), badge(step.state),
       h('button', { type: 'button', class: 'quiet close', onclick: onClose }, 'Close')),
     h('div', { class: 'buttons' }, actionButtons(STEP_ACTIONS, { who, namespace: task.namespace, state: step.state, what: step.name, url, onDone: onChange, trouble }),
       canUpdate && h('button', { type: 'button', onclick: changeLimit }, 'Change attempts')),
-    trouble,
+    trouble);
+  return [top, h('div', null,
     facts([
       ['Step', String(step.step_id)],
       ['Handler', step.handler_class],
@@ -147,7 +148,7 @@ async function stepPanel(task, stepId, { who, onChange, onClose }) {
         a.attempt ? h('span', { class: 'note' }, ` attempt ${a.attempt}`) : '',
         a.metadata?.reason && h('span', { class: 'note' }, ` – ${a.metadata.reason}`))))),
     step.results !== null && step.results !== undefined && h('div', null, h('h3', null, 'Results'), json(step.results, 'Results')),
-    step.inputs && h('div', null, h('h3', null, 'Inputs'), json(step.inputs, 'Inputs')));
+    step.inputs && h('div', null, h('h3', null, 'Inputs'), json(step.inputs, 'Inputs')))];
 }
 
 // ---- the page
@@ -163,6 +164,10 @@ export async function open({ parts: [id], query: first, showLive }) {
   let panelOf = null;
   let lines = [];
   let start = Infinity;
+
+  let isOf = null;
+  let asked = 0;
+  let answered = 0;
 
   const head = h('div');
   const trouble = h('div');
@@ -185,8 +190,11 @@ export async function open({ parts: [id], query: first, showLive }) {
   const historyBox = h('details', { class: 'card', ontoggle: () => (task.workflow_steps.length > ROWS ? refresh() : showHistory()) }, h('summary', null, 'History'), history);
   const context = h('div');
 
+  // The buttons stay the same elements while they mean the same: one may be pressed just now.
   function showHead() {
     const t = task;
+    if (isOf === t.state) return;
+    isOf = t.state;
     head.replaceChildren(
       h('p', { class: 'crumbs' }, h('a', { href: '#/tasks' }, 'Tasks')),
       h('div', { class: 'heading' }, h('h1', { tabindex: '-1' }, `${t.name} `, h('span', { class: 'id' }, `#${t.task_id}`)), badge(t.state)),
@@ -295,17 +303,18 @@ export async function open({ parts: [id], query: first, showLive }) {
     try {
       content = await stepPanel(task, stepId, { who, onChange: refresh, onClose: () => { location.hash = `#/tasks/${id}`; } });
     } catch (error) {
-      content = append(h('div'), [h('h2', { id: 'step-title', tabindex: '-1' }, 'Step'), problem(error)]);
+      content = [h('h2', { id: 'step-title', tabindex: '-1' }, 'Step'), problem(error)];
     }
     if (isStopped || query.get('step') !== stepId) return;
     const hadFocus = panel.contains(document.activeElement);
     const openDetails = panelOf === stepId && panel.querySelector('details')?.open;
     panel.hidden = false;
-    panel.replaceChildren(content);
+    if (panel.firstElementChild?.dataset.print && panel.firstElementChild.dataset.print === content[0].dataset.print) panel.lastElementChild.replaceWith(content[1]);
+    else panel.replaceChildren(...content);
     if (openDetails && panel.querySelector('details')) panel.querySelector('details').open = true;
     panelOf = stepId;
     picture.pick(stepId);
-    if (isNew || hadFocus) panel.querySelector('h2').focus({ preventScroll: !isNew });
+    if (isNew || (hadFocus && !panel.contains(document.activeElement))) panel.querySelector('h2').focus({ preventScroll: !isNew });
     if (isNew) panel.scrollIntoView({ block: 'nearest' });
   }
 
@@ -328,8 +337,11 @@ export async function open({ parts: [id], query: first, showLive }) {
   async function refresh() {
     try {
       const before = task.state;
+      const turn = ++asked;
       const [answer, moves] = await Promise.all([get(`tasks/${id}`), loadTransitions()]);
-      if (isStopped) return;
+      // What was asked for later has been shown already.
+      if (isStopped || turn < answered) return;
+      answered = turn;
       const seen = panelOf && JSON.stringify(task.workflow_steps.find((s) => String(s.step_id) === panelOf));
       task = answer.task;
       transitions = moves;

@@ -60,6 +60,7 @@ typedef struct Request
 
 	/* http_curl.c */
 	void	   *transfer;
+	struct Request *next_done;
 	long long	started_at;
 
 	/* What came of it. */

@@ -351,7 +351,9 @@ begin_hop(Transfer *transfer)
 	curl_multi_add_handle(multi, easy);
 }
 
-static RequestList done;
+/* Those that are done, until they are taken. */
+static Request *first_done = NULL;
+static Request **last_done = &first_done;
 
 static void
 fail(Request *request, const char *error_class, const char *message)
@@ -363,17 +365,36 @@ fail(Request *request, const char *error_class, const char *message)
 }
 
 static void
+free_transfer(Transfer *transfer)
+{
+	transfer->request->transfer = NULL;
+	curl_easy_cleanup(transfer->easy);
+	curl_slist_free_all(transfer->headers);
+	curl_url_cleanup(transfer->url);
+	free(transfer);
+}
+
+/* The request stays in its list, beside being done, until it is taken. */
+static void
 finish(Transfer *transfer)
 {
 	Request    *request = transfer->request;
 
 	request->duration_ms = (long) (clock_ms() - request->started_at);
-	request->transfer = NULL;
-	curl_easy_cleanup(transfer->easy);
-	curl_slist_free_all(transfer->headers);
-	curl_url_cleanup(transfer->url);
-	free(transfer);
-	list_append(&done, request);
+	free_transfer(transfer);
+	request->next_done = NULL;
+	*last_done = request;
+	last_done = &request->next_done;
+}
+
+static void
+take_done(Request **link)
+{
+	Request    *request = *link;
+
+	*link = request->next_done;
+	if (*link == NULL)
+		last_done = link;
 }
 
 void
@@ -409,9 +430,18 @@ transfers_drop(Request *request)
 {
 	Transfer   *transfer = request->transfer;
 
-	curl_multi_remove_handle(multi, transfer->easy);
-	finish(transfer);
-	list_remove(&done, request);
+	if (transfer != NULL)
+	{
+		curl_multi_remove_handle(multi, transfer->easy);
+		free_transfer(transfer);
+	}
+	for (Request **link = &first_done; *link != NULL; link = &(*link)->next_done)
+	{
+		if (*link != request)
+			continue;
+		take_done(link);
+		break;
+	}
 	request_free(request);
 }
 
@@ -632,7 +662,11 @@ transfers_move(void)
 Request *
 transfers_finished(void)
 {
-	return list_take_first(&done);
+	Request    *request = first_done;
+
+	if (request != NULL)
+		take_done(&first_done);
+	return request;
 }
 
 void

@@ -126,6 +126,24 @@ JOIN tasker.workflow_steps AS s USING (task_id)
 WHERE t.name = 'ahead' AND s.attempts > 0}), "complete|$made", 'and no attempt was taken from a step without a request');
 $node->safe_psql('postgres', q{SELECT tasker.cancel_task(task_id) FROM tasker.tasks WHERE name = 'ahead' AND finished_at IS NULL});
 
+# What takes longer than its lease is prolonged, whatever else ends meanwhile.
+$node->safe_psql('postgres', <<"SQL");
+SET client_min_messages = error;
+SELECT tasker.register_task(\$y\$
+name: prolonged
+step_templates:
+  - {name: only, handler_config: {type: api, url: 'http://127.0.0.1:$server->{port}/slow?s=\${context.s}&of=prolonged'}}
+\$y\$);
+SQL
+my $prolonged = sub { return grep { $_->{path} =~ /s=$_[0]&of=prolonged/ } $server->requests; };
+$agent = HttpServer::start_agent($node, '--allow-hosts', '127.0.0.1/32', '--no-bound-to-session', '--lease', '3s', '--poll-interval', '100ms');
+$node->safe_psql('postgres', q{SELECT tasker.create_tasks('prolonged', array_fill('{"s": 8}'::jsonb, ARRAY[5]))});
+usleep 20_000 until $prolonged->(8) == 5;
+$node->safe_psql('postgres', q{SELECT tasker.create_tasks('prolonged', array_fill('{"s": 0}'::jsonb, ARRAY[20]))});
+wait_until($node, 'postgres', q{SELECT count(*) = 25 FROM tasker.tasks WHERE name = 'prolonged' AND state = 'complete'}, 'requests that take longer than their leases complete');
+is(scalar(() = $prolonged->(8)), 5, 'and are made once, whatever ends meanwhile');
+is(HttpServer::stop_agent($agent), 0, 'the agent ends');
+
 # The server restarts while requests are under way.
 $agent = HttpServer::start_agent($node, '--allow-hosts', '127.0.0.1/32');
 $node->safe_psql('postgres', <<"SQL");

@@ -36,6 +36,9 @@ extern void waker_clear(int waker);
 /* db.c */
 extern PGconn *db_connect(const char *conninfo);
 extern PGconn *db_open(const char *conninfo, char **why);
+extern const char db_ask_pid[];
+extern bool db_shows_pooler(const PGconn *connection, const PGresult *row);
+extern bool db_is_pooled(PGconn *connection);
 extern long backoff_ms(int failures);
 extern void db_notices_about(PGconn *connection, char *about);
 extern void db_ignore_notices(PGconn *connection);

@@ -69,6 +69,33 @@ db_connect(const char *conninfo)
 }
 
 /*
+ * Whether a pooler stands between: it makes up the pid that it tells its clients,
+ * as it may give each of their transactions another server session.  So nothing
+ * may be left behind in one.  The row is the answer to db_ask_pid.
+ */
+const char	db_ask_pid[] = "SELECT pg_catalog.pg_backend_pid()::text";
+
+bool
+db_shows_pooler(const PGconn *connection, const PGresult *row)
+{
+	return PQresultStatus(row) != PGRES_TUPLES_OK ||
+		strtol(PQgetvalue(row, 0, 0), NULL, 10) != PQbackendPID(connection);
+}
+
+/*
+ * The same, asked at once.
+ */
+bool
+db_is_pooled(PGconn *connection)
+{
+	PGresult   *row = PQexec(connection, db_ask_pid);
+	bool		is_pooled = db_shows_pooler(connection, row);
+
+	PQclear(row);
+	return is_pooled;
+}
+
+/*
  * How long to wait after so many failures in a row: from 0.1 s on, twice as long
  * each time up to 10 s, and not all at the same moment.
  */

@@ -13,9 +13,11 @@
  * give a claim back would cost the step an attempt that was never made.
  *
  * Claims are bound to the session that makes them, so that a killed agent's steps
- * are free at once.  Behind a pooler, which has no sessions, short leases do the
- * same.  Each session claims under a name of its own: what it held is not taken
- * for what the next one holds.
+ * are free at once.  Each session then claims under a name of its own: what it
+ * held is not taken for what the next one holds.  Behind a pooler, which has no
+ * sessions, short leases do nearly the same, under one name: a connection that
+ * is lost there ends nothing, so what is under way goes on, and is prolonged over
+ * the next one before that claims anything.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -64,6 +66,7 @@ static RequestList sending_handled;
 typedef enum Asking
 {
 	NOTHING,
+	LOOKING,					/* whose session it is */
 	LISTENING,
 	CLAIMING,
 	BEATING
@@ -83,7 +86,7 @@ static int	claim_failures;
 
 static int	max_requests;
 static int	per_host;
-static bool bound;
+static bool bound;				/* claims are, to the session */
 static long lease_ms;
 
 void
@@ -182,8 +185,6 @@ read_settings(void)
 	}
 	max_requests = limits.max_requests;
 	per_host = limits.per_host;
-	bound = setting_flag("bound-to-session");
-	lease_ms = bound ? BOUND_LEASE_MS : setting_ms("lease");
 	transfers_configure(&limits);
 	return true;
 }
@@ -196,6 +197,30 @@ name_worker(void)
 	free(worker);
 	(void) gethostname(host, sizeof(host) - 1);
 	worker = text_format("http@%s:%ld/%lld", host, (long) getpid(), claims.sessions);
+}
+
+/*
+ * A session was looked at: by how claims made there are held, and under which
+ * name.
+ */
+static void
+take_session(const PGresult *row)
+{
+	bool		is_wanted = setting_flag("bound-to-session");
+	bool		was_pooled = worker != NULL && !bound;
+
+	bound = is_wanted && !db_shows_pooler(claims.connection, row);
+	lease_ms = bound ? BOUND_LEASE_MS : setting_ms("lease");
+	if (bound || !was_pooled)
+		name_worker();
+	if (is_wanted && !bound && !was_pooled)
+		log_line(LOG_INFO, "there is a pooler before the database: claims are held by leases, and no bell is heard", NULL);
+	next_beat = clock_ms();
+	if (bound)
+	{
+		asking = LISTENING;
+		db_send(&claims, "LISTEN tasker_steps");
+	}
 }
 
 static void
@@ -288,6 +313,7 @@ put_back(RequestList *from, RequestList *to, bool alone)
 	while ((request = list_take_first(from)) != NULL)
 	{
 		request->alone = alone;
+		request->beaten = false;
 		list_append(to, request);
 	}
 	next_end = clock_ms() + RETRY_END_MS;
@@ -363,10 +389,16 @@ move_ends(Db *db, RequestList *from, RequestList *list, bool one)
 }
 
 /* Requests that are claimed and not about to be ended. */
+static RequestList *const held_lists[] = {&waiting, &running, &finished, &finished_handled};
+
 static int
 held(void)
 {
-	return waiting.count + running.count + finished.count + finished_handled.count;
+	int			count = 0;
+
+	for (size_t i = 0; i < sizeof(held_lists) / sizeof(held_lists[0]); i++)
+		count += held_lists[i]->count;
+	return count;
 }
 
 /* What was claimed by an earlier session is not this one's to keep. */
@@ -380,14 +412,16 @@ is_of_session(const Request *request)
 static void
 send_heartbeat(void)
 {
-	const RequestList *lists[] = {&waiting, &running, &finished, &finished_handled};
 	long long  *ids = allocate(sizeof(long long) * (size_t) (held() + 1));
 	int			count = 0;
 
-	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
-		for (const Request *request = lists[i]->first; request != NULL; request = request->next)
-			if (is_of_session(request))
+	for (size_t i = 0; i < sizeof(held_lists) / sizeof(held_lists[0]); i++)
+		for (Request *request = held_lists[i]->first; request != NULL; request = request->next)
+		{
+			request->beaten = is_of_session(request);
+			if (request->beaten)
 				ids[count++] = request->step_id;
+		}
 	next_beat = clock_ms() + lease_ms / BEATS;
 	if (count > 0)
 	{
@@ -398,31 +432,30 @@ send_heartbeat(void)
 }
 
 /*
- * Stops what was lost.  Only what was asked for may be missed in the answer:
- * requests that have come since are younger than a lease.
+ * Stops what was lost.  Only what was asked for may be missed in the answer.
  */
 static void
 drop_lost(const PGresult *result)
 {
-	Request    *next;
+	for (size_t i = 0; i < sizeof(held_lists) / sizeof(held_lists[0]); i++)
+	{
+		RequestList *list = held_lists[i];
+		Request    *next;
 
-	for (Request *request = waiting.first; request != NULL; request = next)
-	{
-		next = request->next;
-		if (!is_of_session(request) || db_result_has(result, request->step_id))
-			continue;
-		log_step(LOG_INFO, "a step was lost before its request", request);
-		list_remove(&waiting, request);
-		request_free(request);
-	}
-	for (Request *request = running.first; request != NULL; request = next)
-	{
-		next = request->next;
-		if (!is_of_session(request) || db_result_has(result, request->step_id))
-			continue;
-		log_step(LOG_INFO, "a step was lost while its request was under way", request);
-		list_remove(&running, request);
-		transfers_drop(request);
+		for (Request *request = list->first; request != NULL; request = next)
+		{
+			next = request->next;
+			if (!request->beaten || db_result_has(result, request->step_id))
+				continue;
+			log_step(LOG_INFO, list == &waiting ? "a step was lost before its request" :
+					 list == &running ? "a step was lost while its request was under way" :
+					 "a step was lost before its result was saved", request);
+			list_remove(list, request);
+			if (list == &running)
+				transfers_drop(request);
+			else
+				request_free(request);
+		}
 	}
 }
 
@@ -470,10 +503,16 @@ static void
 take_claims_result(void)
 {
 	PGresult   *result = claims.result;
+	Asking		answered = asking;
 
 	claims.result = NULL;
-	switch (asking)
+	asking = NOTHING;
+	switch (answered)
 	{
+		case LOOKING:
+			take_session(result);
+			PQclear(result);
+			break;
 		case CLAIMING:
 			take_claim(result);
 			break;
@@ -489,7 +528,6 @@ take_claims_result(void)
 			PQclear(result);
 			break;
 	}
-	asking = NOTHING;
 }
 
 /* Whether the bell has rung for steps of ours. */
@@ -542,10 +580,9 @@ move_claims(void)
 		asking = NOTHING;
 	if (event == DB_CONNECTED)
 	{
-		name_worker();
 		more = true;
-		asking = LISTENING;
-		db_send(&claims, bound ? "LISTEN tasker_steps" : "SELECT");
+		asking = LOOKING;
+		db_send(&claims, db_ask_pid);
 		if (claims.sessions > 1)
 			log_line(LOG_INFO, "connected to the database again", NULL);
 	}

@@ -72,6 +72,7 @@ typedef struct Request
 	long		retry_after;	/* s */
 	long		duration_ms;
 	bool		alone;			/* is to be sent without others */
+	bool		beaten;			/* is in the heartbeat under way */
 } Request;
 
 typedef struct RequestList

@@ -163,7 +163,8 @@ connect_hub(void)
 	}
 	failures = 0;
 	db_ignore_notices(connection);
-	PQclear(PQexec(connection, "LISTEN tasker_events"));
+	if (pool_keeps_session(connection))
+		PQclear(PQexec(connection, "LISTEN tasker_events"));
 	return true;
 }
 
@@ -171,11 +172,11 @@ connect_hub(void)
 static PGresult *
 ask_as(const char *role, const char *sql, int count, const char *const *values)
 {
-	PGresult   *result;
-	bool		done = true;
+	PGresult   *result = PQexec(connection, "BEGIN READ ONLY");
+	bool		done = PQresultStatus(result) == PGRES_COMMAND_OK;
 
-	PQclear(PQexec(connection, "BEGIN READ ONLY"));
-	if (role != NULL)
+	PQclear(result);
+	if (done && role != NULL)
 	{
 		result = db_query(connection, "SELECT pg_catalog.set_config('role', $1, true)", 1, &role);
 		done = PQresultStatus(result) == PGRES_TUPLES_OK;

@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <libpq-fe.h>
+
 #define REST_MAX_PARTS	10		/* of a path */
 #define REST_MAX_PAIRS	64		/* of a query */
 #define REST_MAX_VALUES 16		/* of a statement */
@@ -265,6 +267,7 @@ extern bool pool_start(void);
 extern void pool_submit(Job *job);
 extern int	pool_busy(void);
 extern bool pool_is_ready(void);
+extern bool pool_keeps_session(PGconn *connection);
 extern void pool_stop(void);
 
 /* rest_listen.c */

@@ -28,6 +28,7 @@ typedef struct Worker
 	int			failures;		/* to connect, in a row */
 	long long	next_try;		/* when to connect again, in ms */
 	long		timeout;		/* that the connection was set to, in ms */
+	bool		keeps;			/* what it is set to, and what it has prepared */
 	bool		has_role_statement;
 	bool	   *is_prepared;	/* by route */
 } Worker;
@@ -56,19 +57,30 @@ disconnect(Worker *worker)
 	run_wake();
 }
 
+/*
+ * Whether a connection is one session, which keeps what it is told.
+ */
+bool
+pool_keeps_session(PGconn *connection)
+{
+	return setting_flag("prepared") && !db_is_pooled(connection);
+}
+
 /* What a connection keeps. */
 static bool
-set_up(PGconn *connection, long timeout_ms, char **why)
+set_up(Worker *worker, char **why)
 {
+	PGconn	   *connection = worker->connection;
 	char		timeout[24];
 	const char *values[] = {timeout};
 	PGresult   *result;
 	bool		done = true;
 
 	db_ignore_notices(connection);
-	if (setting_flag("prepared"))
+	worker->keeps = pool_keeps_session(connection);
+	if (worker->keeps)
 	{
-		snprintf(timeout, sizeof(timeout), "%ld", timeout_ms);
+		snprintf(timeout, sizeof(timeout), "%ld", worker->timeout);
 		result = db_query(connection, "SELECT pg_catalog.set_config('statement_timeout', $1, false)", 1, values);
 		done = PQresultStatus(result) == PGRES_TUPLES_OK;
 		PQclear(result);
@@ -82,6 +94,22 @@ set_up(PGconn *connection, long timeout_ms, char **why)
 }
 
 /*
+ * Whether the other side is there still, as far as it has said.  Between requests
+ * nothing comes but its end, which is better known before a write is sent: that
+ * can't be repeated.
+ */
+static bool
+is_alive(const Worker *worker)
+{
+	struct pollfd fd = {.fd = PQsocket(worker->connection), .events = POLLIN};
+
+	while (PQstatus(worker->connection) == CONNECTION_OK && poll(&fd, 1, 0) > 0)
+		if (PQconsumeInput(worker->connection) != 1)
+			return false;
+	return PQstatus(worker->connection) == CONNECTION_OK;
+}
+
+/*
  * Connects where that is due.  Who fails waits longer each time, and answers
  * meanwhile that the database is not there.
  */
@@ -90,15 +118,14 @@ connect_worker(Worker *worker)
 {
 	char	   *why = NULL;
 
-	if (worker->connection != NULL && PQstatus(worker->connection) == CONNECTION_OK &&
-		worker->timeout == setting_ms("request-timeout"))
+	if (worker->connection != NULL && is_alive(worker) && worker->timeout == setting_ms("request-timeout"))
 		return true;
 	disconnect(worker);
 	if (clock_ms() < worker->next_try)
 		return false;
 	worker->timeout = setting_ms("request-timeout");
 	worker->connection = db_open(setting_text("database"), &why);
-	if (worker->connection != NULL && set_up(worker->connection, worker->timeout, &why))
+	if (worker->connection != NULL && set_up(worker, &why))
 	{
 		if (worker->failures > 0)
 			log_line(LOG_INFO, "the database is there again", NULL);
@@ -235,7 +262,8 @@ authenticate(Worker *worker, Job *job)
 
 /*
  * What comes before the statement, in the same transaction.  Behind a pooler a
- * connection keeps neither settings nor prepared statements.
+ * connection keeps neither settings nor prepared statements, and what it left in
+ * a session would be another client's.
  */
 static bool
 send_settings(Worker *worker, const Job *job)
@@ -243,7 +271,7 @@ send_settings(Worker *worker, const Job *job)
 	char		timeout[24];
 	const char *values[2] = {timeout, job->role};
 
-	if (setting_flag("prepared"))
+	if (worker->keeps)
 	{
 		if (job->role == NULL)
 			return true;
@@ -267,7 +295,7 @@ send_statement(Worker *worker, const Job *job, bool *is_preparing)
 	char		name[24];
 
 	*is_preparing = false;
-	if (!setting_flag("prepared"))
+	if (!worker->keeps)
 		return PQsendQueryParams(worker->connection, job->route->sql, job->values.count, NULL,
 								 job->values.values, NULL, NULL, 0) == 1;
 	snprintf(name, sizeof(name), "rest_%d", number);

@@ -7,14 +7,13 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use ExampleWorkers;
-use PostgreSQL::Test::Cluster;
+use Pooler;
 use PostgreSQL::Test::Utils;
 use TaskerTest;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my ($pgbouncer) = grep { -x } map { "$_/pgbouncer" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/bin';
-plan skip_all => 'there is no pgbouncer' if !defined $pgbouncer;
+plan skip_all => 'there is no pgbouncer' if !Pooler::is_there();
 
 my $node = new_server('pooled', 'tasker.executors = 2');
 $node->safe_psql('postgres', <<'SQL');
@@ -36,58 +35,15 @@ step_templates:
 SELECT tasker.register_task('{"name": "slow", "step_templates": [{"name": "only", "handler_class": "slow"}]}');
 SQL
 
-# Three server sessions for everybody.
-my $sockets = PostgreSQL::Test::Utils::tempdir_short;
-my $place = PostgreSQL::Test::Utils::tempdir;
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $user = $ENV{PGUSER} // getpwuid($>);
-append_to_file("$place/pgbouncer.ini", <<"INI");
-[databases]
-postgres = host=${\ $node->host} port=${\ $node->port} dbname=postgres user=$user
-[pgbouncer]
-listen_port = $port
-unix_socket_dir = $sockets
-auth_type = any
-pool_mode = transaction
-default_pool_size = 3
-logfile = $place/pgbouncer.log
-pidfile = $place/pgbouncer.pid
-INI
-my $pooled = "host=$sockets port=$port dbname=postgres user=$user";
-
-sub start_pgbouncer
-{
-	my $pid = fork // die "fork: $!";
-
-	if ($pid == 0)
-	{
-		open STDOUT, '>', "$place/output";
-		open STDERR, '>&', \*STDOUT;
-		exec $pgbouncer, "$place/pgbouncer.ini" or POSIX::_exit(1);
-	}
-	my $until = time + 60;
-	usleep(20_000) while !-S "$sockets/.s.PGSQL.$port" && time < $until;
-	return $pid;
-}
-
-sub stop_pgbouncer
-{
-	my ($pid) = @_;
-
-	kill 'KILL', $pid;
-	waitpid $pid, 0;
-	unlink "$sockets/.s.PGSQL.$port", "$place/pgbouncer.pid";
-	return;
-}
-my $bouncer = start_pgbouncer();
-END { kill 'KILL', $bouncer if defined $bouncer; }
+my $pooler = Pooler->new($node, $ENV{PGUSER} // getpwuid($>));
+$pooler->start;
 
 sub ask { my ($sql) = @_; return $node->safe_psql('postgres', $sql); }
 
 # A client of the pooler's.
 sub client
 {
-	return session($node, 'postgres', extra_params => [ '-d', $pooled ]);
+	return session($node, 'postgres', extra_params => [ '-d', $pooler->connstr ]);
 }
 
 sub ready
@@ -127,14 +83,14 @@ ready(1);
 is($clients[0]->query_safe("SELECT step_id FROM tasker.claim_steps('w', lease => '1 day', bound_to_session => true)"), $step, 'a claim bound to the session');
 $_->quit foreach @clients;
 is(ask("SELECT state, claimed_by FROM tasker.workflow_steps WHERE step_id = $step"), 'in_progress|w', 'it outlives the worker');
-stop_pgbouncer($bouncer);
+$pooler->stop;
 wait_until($node, 'postgres', "SELECT state = 'waiting_for_retry' FROM tasker.workflow_steps WHERE step_id = $step",
 	'and ends with the session of the pooler');
 ask("SELECT tasker.cancel_task($id)");
 
 # From here on the pooler changes its sessions every two seconds.
-append_to_file("$place/pgbouncer.ini", "server_lifetime = 2\n");
-$bouncer = start_pgbouncer();
+$pooler->set("server_lifetime = 2\n");
+$pooler->start;
 
 # ---- workers without the doorbell, killed one after the other, and the pooler with them
 build_c();
@@ -146,7 +102,7 @@ SELECT tasker.create_tasks('pooled',
 FROM generate_series(1, 20) AS part
 SQL
 my %environment = (
-	PGHOST => $sockets, PGPORT => $port, PGDATABASE => 'postgres', PGUSER => $user,
+	PGHOST => $pooler->{sockets}, PGPORT => $pooler->{port}, PGDATABASE => 'postgres', PGUSER => $pooler->{role},
 	WORKER_LEASE => 3, WORKER_LISTEN => 'no');
 my @pids = map { start_worker('c', %environment) } 1 .. 4;
 my $kills = 0;
@@ -161,8 +117,8 @@ while (ask("SELECT count(*) FROM tasker.tasks WHERE name = 'pooled' AND state <>
 	}
 	if ($kills == 4)
 	{
-		stop_pgbouncer($bouncer);
-		$bouncer = start_pgbouncer();
+		$pooler->stop;
+		$pooler->start;
 	}
 	usleep(500_000);
 }
@@ -190,8 +146,7 @@ WHERE s.name = 'words'
 SQL
 is(ask('SELECT count(*) FROM tasker.queue'), '0', 'nothing is left over');
 is(end_worker($_, 'TERM'), 0, 'a worker ends when it is told to') foreach @pids;
-stop_pgbouncer($bouncer);
-undef $bouncer;
+$pooler->stop;
 
 $node->stop;
 done_testing();

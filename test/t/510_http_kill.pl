@@ -7,6 +7,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 
 use HttpServer;
+use Pooler;
 use PostgreSQL::Test::Utils;
 use TaskerTest;
 use Test::More;
@@ -43,6 +44,9 @@ sub kill_one
 	my $asked = scalar(() = $server->requests);
 
 	move_clock($node, 3600 * ++$hours) if grep { $_ eq '--lease' } @options;
+	# Without a session that ends, what it held is free when its leases are over.
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM tasker.workflow_steps WHERE lease_until > tasker.clock() + interval '5 s'}), 0,
+		"$name: no lease goes on for more than 5 s") if $name =~ /pooler/;
 	wait_until($node, 'postgres', q{SELECT count(*) = 0 FROM tasker.workflow_steps WHERE state = 'in_progress'},
 		"$name: its steps are free again");
 	return sub {
@@ -53,7 +57,16 @@ sub kill_one
 	};
 }
 
-for my $mode ([ 'bound to the session' ], [ 'by leases', '--no-bound-to-session', '--lease', '1h', '--poll-interval', '100ms' ])
+my @modes = ([ 'bound to the session' ], [ 'by leases', '--no-bound-to-session', '--lease', '1h', '--poll-interval', '100ms' ]);
+my $pooler;
+if (Pooler::is_there())
+{
+	# Nothing is said to the agent of that.
+	$pooler = Pooler->new($node, $ENV{PGUSER} // getpwuid($>));
+	$pooler->start;
+	push @modes, [ 'behind a pooler', '--database', $pooler->connstr ];
+}
+for my $mode (@modes)
 {
 	my ($name, @options) = @$mode;
 	my $server = HttpServer->new(directory => PostgreSQL::Test::Utils::tempdir());
@@ -83,6 +96,7 @@ SQL
 	cmp_ok($requests, '<=', $steps + $kills * 2 * $at_once, "$name: only what was under way was asked for again");
 	$server->stop;
 }
+$pooler->stop if defined $pooler;
 
 # What is under way when it is told to end, is finished first.
 my $server = HttpServer->new(directory => PostgreSQL::Test::Utils::tempdir());

@@ -305,3 +305,27 @@ DROP TABLE public.http_answers;
 DROP FUNCTION public.http_take(tasker.step_context);
 DROP ROLE regress_http_handler;
 SELECT tasker.drop_secret('HTTP_KEY');
+
+-- What a secret brings is no template, alone or together with what stands around it,
+-- and what a template brings is neither that nor a secret.
+SET client_min_messages = error;
+SELECT count(tasker.set_secret(s.name, s.value))
+FROM (VALUES ('LOOKS', '${context.id} $${context.id} ${LOOKS} ${dependencies.nobody}'), ('DOLLAR', '$'), ('BRACED', '{context.id}')) AS s (name, value);
+SELECT tasker.register_task($yaml$
+name: http/secrets
+step_templates:
+  - name: only
+    handler_config:
+      type: api
+      url: "http://127.0.0.1:9/${context.id}?a=${DOLLAR}${BRACED}&b=${DOLLAR}${context.id}&c=${context.evil}&d=$${LOOKS}"
+      params: {e: "${LOOKS}"}
+      headers: {X-A: "${LOOKS}", X-B: "${DOLLAR}${context.id}"}
+      body: {f: "${LOOKS}", g: ["${context.evil} ${BRACED}", "${context.evil}"], h: "$${DOLLAR} $${context.id} ${context.id}"}
+$yaml$) IS NOT NULL AS registered;
+SELECT tasker.create_task('http/secrets', '{"id": 7, "evil": "${LOOKS} ${context.id}"}') AS task \gset
+SELECT pg_temp.waits(:task, 1, 3);
+SELECT r.url, r.headers[7:10] AS headers, convert_from(r.body, 'UTF8') AS body
+FROM tasker.claim_requests('w', 1) AS r;
+SELECT tasker.cancel_task(:task);
+SELECT count(tasker.drop_secret(s.name)) FROM tasker.secrets AS s WHERE s.name IN ('LOOKS', 'DOLLAR', 'BRACED');
+SELECT tasker._http_text('${S}${context.a}$${S}$${context.a}$${other}', '{"a": "x"}', '{}', '{"S": "$"}', false);

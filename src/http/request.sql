@@ -4,6 +4,8 @@ CREATE FUNCTION tasker._http_request(
     step tasker.step_context,
     step_timeout interval,
     has_handler boolean,
+    definition jsonb,
+    secrets jsonb,
     OUT request tasker.http_request,
     OUT problem text)
 RETURNS record
@@ -11,7 +13,9 @@ LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    config constant jsonb := step.config;
+    -- with the values of its secrets, among which no template is looked for
+    options constant jsonb := step.config;
+    config constant jsonb := CASE WHEN secrets IS NULL THEN options ELSE definition END;
     templates_elsewhere constant boolean := position('${' IN (config - 'url')::text) > 0;
     -- the URL's only template, where it has one, and what stands around it
     template text;
@@ -47,10 +51,19 @@ BEGIN
             problem := format('template %s finds nothing', problem);
             RETURN;
         END IF;
-        request.url := tasker._http_text(request.url, step.context, step.dependencies, true);
-        params := tasker._http_json(params, step.context, step.dependencies);
-        headers := tasker._http_json(headers, step.context, step.dependencies);
-        body := tasker._http_json(body, step.context, step.dependencies);
+        -- Dropped a moment ago, as the step would not have been claimed without.
+        SELECT format('secret "%s" is not set', s.key)
+        INTO problem
+        FROM jsonb_each(secrets) AS s
+        WHERE s.value = 'null'
+        LIMIT 1;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+        request.url := tasker._http_text(request.url, step.context, step.dependencies, secrets, true);
+        params := tasker._http_json(params, step.context, step.dependencies, secrets);
+        headers := tasker._http_json(headers, step.context, step.dependencies, secrets);
+        body := tasker._http_json(body, step.context, step.dependencies, secrets);
     END IF;
 
     request.host := tasker._http_host(request.url);
@@ -104,22 +117,22 @@ BEGIN
             ORDER BY h.n, h.name, u.n);
     END IF;
 
-    request.method := coalesce(upper(config ->> 'method'), CASE WHEN body IS NULL THEN 'GET' ELSE 'POST' END);
+    request.method := coalesce(upper(options ->> 'method'), CASE WHEN body IS NULL THEN 'GET' ELSE 'POST' END);
     request.body := convert_to(CASE WHEN jsonb_typeof(body) = 'string' THEN body #>> '{}' ELSE body::text END, 'UTF8');
     -- Before the step's own time is up, so that the failure is told and not found.
     request.timeout_ms := greatest(1, least(2147483647, 1000 * extract(epoch FROM least(
-        CASE WHEN config ? 'timeout' THEN coalesce(tasker._duration(config -> 'timeout'), interval '30 s')
+        CASE WHEN options ? 'timeout' THEN coalesce(tasker._duration(options -> 'timeout'), interval '30 s')
              ELSE interval '30 s' END,
         greatest(step_timeout - interval '1 s', step_timeout / 2)))))::integer;
-    request.max_response := coalesce((config ->> 'max_response')::bigint, 1048576);
-    request.max_redirects := coalesce((config ->> 'max_redirects')::integer, 5);
-    request.tls_verify := coalesce((config -> 'ssl' ->> 'verify')::boolean, true);
-    request.tls_ca := config -> 'ssl' ->> 'ca';
+    request.max_response := coalesce((options ->> 'max_response')::bigint, 1048576);
+    request.max_redirects := coalesce((options ->> 'max_redirects')::integer, 5);
+    request.tls_verify := coalesce((options -> 'ssl' ->> 'verify')::boolean, true);
+    request.tls_ca := options -> 'ssl' ->> 'ca';
     request.has_handler := _http_request.has_handler;
 END;
 $$;
-COMMENT ON FUNCTION tasker._http_request(tasker.step_context, interval, boolean) IS
-'The request of a claimed api step, or why it can''t be made. Private.';
+COMMENT ON FUNCTION tasker._http_request(tasker.step_context, interval, boolean, jsonb, jsonb) IS
+'The request of a claimed api step, given its handler_config as the definition has it and the secrets that this needs, or why it can''t be made. Private.';
 
 CREATE FUNCTION tasker._http_handler(namespace text, version text, handler_class text)
 RETURNS boolean
@@ -142,19 +155,6 @@ $$;
 COMMENT ON FUNCTION tasker._http_handler(text, text, text) IS
 'Whether a SQL handler takes the answers of api steps of that class. Private.';
 
-CREATE FUNCTION tasker._url_with_secrets(url text)
-RETURNS text
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT string_agg(p.text || coalesce(s.value, ''), '' ORDER BY p.n)
-    FROM regexp_split_to_table(url, '\$\{[A-Za-z_]\w*\}') WITH ORDINALITY AS p (text, n)
-    LEFT JOIN regexp_matches(url, '\$\{([A-Za-z_]\w*)\}', 'g') WITH ORDINALITY AS r (match, n) ON r.n = p.n
-    LEFT JOIN tasker.secret AS s ON s.name = r.match[1];
-$$;
-COMMENT ON FUNCTION tasker._url_with_secrets(text) IS
-'A URL with the values of its secrets. Private.';
-
 CREATE FUNCTION tasker._waiting_host(task_id bigint, parents smallint[], url text, inputs jsonb)
 RETURNS text
 LANGUAGE sql STABLE
@@ -164,7 +164,7 @@ AS $$
         -- most hosts stand there as they are
         WHEN h.host IS NOT NULL AND position('${' IN h.host) = 0 THEN h.host
         ELSE tasker._http_host(tasker._http_text(
-            tasker._url_with_secrets(url), inputs,
+            url, inputs,
             (SELECT coalesce(jsonb_object_agg(n.name, s.results), '{}')
              FROM unnest(parents) AS p (step_no)
              JOIN tasker.task AS t ON t.task_id = _waiting_host.task_id
@@ -173,7 +173,7 @@ AS $$
              LEFT JOIN tasker.step AS s ON s.task_id = _waiting_host.task_id
                                        AND s.step_no = p.step_no
              WHERE url LIKE '%${dependencies.%'),
-            true))
+            tasker._http_secrets(to_jsonb(url)), true))
     END
     FROM (SELECT tasker._http_host(substring(url FROM '^[^:/?#]+://[^/?#]*'))) AS h (host);
 $$;
@@ -301,7 +301,8 @@ BEGIN
         FROM tasker._claim_steps(worker, '{api}', namespaces, max_requests, lease_until, coalesce(bound_to_session, false)) AS c
     ), planned AS MATERIALIZED (
         -- Most are of few plans.
-        SELECT d.plan_id, d.step_no, s.timeout, tasker._http_handler(p.namespace, p.version, s.handler_class) AS has_handler
+        SELECT d.plan_id, d.step_no, s.timeout, tasker._http_handler(p.namespace, p.version, s.handler_class) AS has_handler,
+               s.handler_config AS definition, tasker._http_secrets(s.handler_config) AS secrets
         FROM (SELECT DISTINCT c.plan_id, c.step_no FROM claimed AS c) AS d
         JOIN tasker.plan AS p ON p.plan_id = d.plan_id
         JOIN tasker.plan_step AS s ON s.plan_id = d.plan_id
@@ -311,7 +312,7 @@ BEGIN
         FROM claimed AS c
         JOIN planned AS p ON p.plan_id = c.plan_id
                          AND p.step_no = c.step_no
-        CROSS JOIN LATERAL tasker._http_request(c.step, p.timeout, p.has_handler) AS r
+        CROSS JOIN LATERAL tasker._http_request(c.step, p.timeout, p.has_handler, p.definition, p.secrets) AS r
     )
     SELECT array_agg(m.request) FILTER (WHERE m.problem IS NULL),
            array_agg(m.step_id ORDER BY m.step_id) FILTER (WHERE m.problem IS NOT NULL),

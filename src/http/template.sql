@@ -1,6 +1,7 @@
 -- Templates in a handler_config of type api: ${context.…}, ${inputs.…} and
--- ${dependencies.STEP.…}, each the beginning of a JSONPath.  Secrets, ${NAME}, are
--- there already when these run; what a template brings is not looked at again.
+-- ${dependencies.STEP.…}, each the beginning of a JSONPath; and secrets, ${NAME}.
+-- All of them are found in what the definition says, at once: what a template or a
+-- secret brings is not looked at again.
 --
 -- In PL/pgSQL, which keeps its plans: SQL functions would be planned anew in each
 -- claim, for ten times what running them costs.
@@ -16,6 +17,36 @@ END;
 $$;
 COMMENT ON FUNCTION tasker._http_pattern() IS
 'What a template looks like: a dollar that makes it a plain text, its root, the path in that. Private.';
+
+CREATE FUNCTION tasker._http_secret_pattern()
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN '(\$?)\$\{(?:(context|inputs|dependencies)\.([^}]+)|([A-Za-z_][A-Za-z0-9_]*))\}';
+END;
+$$;
+COMMENT ON FUNCTION tasker._http_secret_pattern() IS
+'What tasker._http_pattern() finds, or a secret: its name comes fourth. Private.';
+
+CREATE FUNCTION tasker._http_secrets(config jsonb)
+RETURNS jsonb
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT tasker._uses_secrets(config) THEN
+        RETURN NULL;
+    END IF;
+    RETURN (
+        SELECT jsonb_object_agg(n.name, s.value)
+        FROM tasker._secret_names(config) AS n (name)
+        LEFT JOIN tasker.secret AS s ON s.name = n.name);
+END;
+$$;
+COMMENT ON FUNCTION tasker._http_secrets(jsonb) IS
+'The values of the secrets that a configuration needs, by name, null for one that is not set; NULL: it needs none. Private.';
 
 CREATE FUNCTION tasker._http_jsonpath(path text)
 RETURNS jsonpath
@@ -104,7 +135,7 @@ $$;
 COMMENT ON FUNCTION tasker._percent_encode(text) IS
 'A text as a part of a URL has it. Private.';
 
-CREATE FUNCTION tasker._http_text(template text, inputs jsonb, dependencies jsonb, is_url boolean)
+CREATE FUNCTION tasker._http_text(template text, inputs jsonb, dependencies jsonb, secrets jsonb, is_url boolean)
 RETURNS text
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -113,6 +144,7 @@ DECLARE
     -- what stands before the only template, that, and what stands behind it
     one text[];
     value jsonb;
+    pattern constant text := CASE WHEN secrets IS NULL THEN tasker._http_pattern() ELSE tasker._http_secret_pattern() END;
 BEGIN
     IF coalesce(position('${' IN template), 0) = 0 THEN
         RETURN template;
@@ -130,22 +162,24 @@ BEGIN
         SELECT string_agg(
                    p.text || CASE
                        WHEN r.match IS NULL THEN ''
-                       WHEN r.match[1] = '$' THEN format('${%s.%s}', r.match[2], r.match[3])
+                       WHEN r.match[1] = '$' THEN '${' || coalesce(r.match[2] || '.' || r.match[3], r.match[4]) || '}'
+                       WHEN r.match[4] IS NOT NULL THEN coalesce(secrets ->> r.match[4], '')
                        -- a template that a URL begins with is its base
                        WHEN is_url AND NOT (p.n = 1 AND p.text = '') THEN coalesce(tasker._percent_encode(v.value #>> '{}'), '')
                        ELSE coalesce(v.value #>> '{}', '')
                    END, '' ORDER BY p.n)
-        FROM regexp_split_to_table(template, tasker._http_pattern()) WITH ORDINALITY AS p (text, n)
-        LEFT JOIN regexp_matches(template, tasker._http_pattern(), 'g') WITH ORDINALITY AS r (match, n) ON r.n = p.n
+        FROM regexp_split_to_table(template, pattern) WITH ORDINALITY AS p (text, n)
+        LEFT JOIN regexp_matches(template, pattern, 'g') WITH ORDINALITY AS r (match, n) ON r.n = p.n
         LEFT JOIN LATERAL (
             SELECT tasker._http_value(r.match[2], r.match[3], inputs, dependencies)
-            WHERE r.match[1] = '') AS v (value) ON true);
+            WHERE r.match[1] = ''
+              AND r.match[2] IS NOT NULL) AS v (value) ON true);
 END;
 $$;
-COMMENT ON FUNCTION tasker._http_text(text, jsonb, jsonb, boolean) IS
-'A text with the values of its templates; in a URL they are percent-encoded, but for one that it begins with. Private.';
+COMMENT ON FUNCTION tasker._http_text(text, jsonb, jsonb, jsonb, boolean) IS
+'A text with the values of its templates and, where they are given, of its secrets. In a URL those of templates are percent-encoded, but for one that it begins with. Private.';
 
-CREATE FUNCTION tasker._http_json(template jsonb, inputs jsonb, dependencies jsonb)
+CREATE FUNCTION tasker._http_json(template jsonb, inputs jsonb, dependencies jsonb, secrets jsonb)
 RETURNS jsonb
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -157,20 +191,20 @@ BEGIN
     RETURN (
         SELECT CASE
             WHEN jsonb_typeof(template) = 'object' THEN (
-                SELECT jsonb_object_agg(e.key, tasker._http_json(e.value, inputs, dependencies))
+                SELECT jsonb_object_agg(e.key, tasker._http_json(e.value, inputs, dependencies, secrets))
                 FROM jsonb_each(template) AS e)
             WHEN jsonb_typeof(template) = 'array' THEN (
-                SELECT jsonb_agg(tasker._http_json(e.value, inputs, dependencies) ORDER BY e.n)
+                SELECT jsonb_agg(tasker._http_json(e.value, inputs, dependencies, secrets) ORDER BY e.n)
                 FROM jsonb_array_elements(template) WITH ORDINALITY AS e (value, n))
             ELSE (
                 SELECT CASE WHEN m.match[1] = '' THEN tasker._http_value(m.match[2], m.match[3], inputs, dependencies)
-                            ELSE to_jsonb(tasker._http_text(template #>> '{}', inputs, dependencies, false)) END
+                            ELSE to_jsonb(tasker._http_text(template #>> '{}', inputs, dependencies, secrets, false)) END
                 FROM (SELECT regexp_match(template #>> '{}', '^' || tasker._http_pattern() || '$')) AS m (match))
         END);
 END;
 $$;
-COMMENT ON FUNCTION tasker._http_json(jsonb, jsonb, jsonb) IS
-'A document with the values of its templates; a string that is one template and nothing else becomes its value, whatever that is. Keys stay as they are. Private.';
+COMMENT ON FUNCTION tasker._http_json(jsonb, jsonb, jsonb, jsonb) IS
+'A document with the values of its templates and secrets; a string that is one template and nothing else becomes its value, whatever that is. Keys stay as they are. Private.';
 
 CREATE FUNCTION tasker._http_missing(config jsonb, inputs jsonb, dependencies jsonb)
 RETURNS text

@@ -3,6 +3,7 @@
  *	  Addresses and networks.
  */
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,31 +53,59 @@ address_take(const struct sockaddr *from, Address *address)
 	return true;
 }
 
-bool
-network_parse(const char *text, Network *network)
+/* The number behind the slash; -1: there is none up to most. */
+static int
+parse_bits(const char *text, int most)
+{
+	char	   *end;
+	long		bits = strtol(text, &end, 10);
+
+	return isdigit((unsigned char) *text) && *end == '\0' && bits <= most ? (int) bits : -1;
+}
+
+/* Whether all bits behind the first ones are zero. */
+static bool
+is_base(const Network *network)
+{
+	for (int bit = network->bits; bit < 128; bit++)
+		if (network->address.bytes[bit / 8] & (0x80 >> bit % 8))
+			return false;
+	return true;
+}
+
+const char *
+network_problem(const char *text, Network *network)
 {
 	char		buffer[INET6_ADDRSTRLEN + 1];
 	const char *slash = strchr(text, '/');
 	size_t		length = slash == NULL ? strlen(text) : (size_t) (slash - text);
 	bool		is_v4;
+	int			bits;
 
-	if (length >= sizeof(buffer))
-		return false;
-	memcpy(buffer, text, length);
-	buffer[length] = '\0';
-	if (!parse(buffer, &network->address, &is_v4))
-		return false;
-	network->bits = 128;
-	if (slash != NULL)
+	if (length == 0)
+		return "has no address";
+	if (length < sizeof(buffer))
 	{
-		char	   *end;
-		long		bits = strtol(slash + 1, &end, 10);
-
-		if (end == slash + 1 || *end != '\0' || bits < 0 || bits > (is_v4 ? 32 : 128))
-			return false;
-		network->bits = (int) bits + (is_v4 ? MAPPED_BITS : 0);
+		memcpy(buffer, text, length);
+		buffer[length] = '\0';
 	}
-	return true;
+	if (length >= sizeof(buffer) || !parse(buffer, &network->address, &is_v4))
+		return "has no address that is one of IPv4 or IPv6";
+	network->bits = 128;
+	if (slash == NULL)
+		return NULL;
+	bits = parse_bits(slash + 1, is_v4 ? 32 : 128);
+	if (bits < 0)
+		return is_v4 ? "has no number from 0 to 32 behind the slash" : "has no number from 0 to 128 behind the slash";
+	network->bits = bits + (is_v4 ? MAPPED_BITS : 0);
+	/* Whoever wrote that meant something narrower. */
+	return is_base(network) ? NULL : "has an address that goes on behind the bits of its network";
+}
+
+bool
+network_parse(const char *text, Network *network)
+{
+	return network_problem(text, network) == NULL;
 }
 
 bool

@@ -25,6 +25,9 @@ extern bool address_parse(const char *text, Address *address);
 extern bool address_take(const struct sockaddr *from, Address *address);
 extern bool network_parse(const char *text, Network *network);
 
+/* What is wrong with it; NULL: nothing. */
+extern const char *network_problem(const char *text, Network *network);
+
 extern bool network_has(const Network *network, const Address *address);
 
 #endif							/* TASKER_AGENT_NETWORK_H */

@@ -110,6 +110,46 @@ load_keys(void)
 	return is_done;
 }
 
+/* Who may say on whose behalf. */
+static Network *proxies;
+static int	proxy_count;
+static bool unix_is_proxy;
+
+/*
+ * Reads proxy-from, or says which entry is none.
+ */
+static bool
+read_proxies(void)
+{
+	const char *list = setting_text("proxy-from");
+	char	   *copy;
+	char	   *rest;
+	const char *problem = NULL;
+
+	if (list == NULL)
+		return true;
+	copy = text_copy(list);
+	proxies = allocate(sizeof(Network) * (strlen(list) + 1));
+	rest = copy;
+	for (char *word = strsep(&rest, ","); word != NULL && problem == NULL; word = strsep(&rest, ","))
+	{
+		size_t		length;
+
+		word += strspn(word, " ");
+		length = strlen(word);
+		while (length > 0 && word[length - 1] == ' ')
+			word[--length] = '\0';
+		if (strcmp(word, "unix") == 0)
+			unix_is_proxy = true;
+		else
+			problem = network_problem(word, &proxies[proxy_count++]);
+		if (problem != NULL)
+			complain("proxy-from: \"%s\" %s; an entry is an address, a network as 10.0.0.0/8, or unix", word, problem);
+	}
+	free(copy);
+	return problem == NULL;
+}
+
 bool
 auth_start(void)
 {
@@ -123,7 +163,7 @@ auth_start(void)
 		complain("proxy-header needs proxy-from: who may send it");
 		return false;
 	}
-	return true;
+	return read_proxies();
 }
 
 /* Keys that can't be read leave those that there are. */
@@ -137,6 +177,9 @@ void
 auth_stop(void)
 {
 	jwks_stop();
+	free(proxies);
+	proxies = NULL;
+	proxy_count = 0;
 }
 
 static bool
@@ -166,27 +209,18 @@ auth_is_required(void)
 bool
 auth_is_proxy(const char *address)
 {
-	const char *list = setting_text("proxy-from");
 	Address		own;
-	bool		is_unix = strcmp(address, "unix") == 0;
-	char	   *copy;
-	char	   *rest;
-	bool		found = false;
 
-	if (setting_text("proxy-header") == NULL || list == NULL)
+	if (setting_text("proxy-header") == NULL)
 		return false;
-	if (!is_unix && !address_parse(address, &own))
+	if (strcmp(address, "unix") == 0)
+		return unix_is_proxy;
+	if (!address_parse(address, &own))
 		return false;
-	copy = text_copy(list);
-	rest = copy;
-	for (char *word = strsep(&rest, ","); word != NULL && !found; word = strsep(&rest, ","))
-	{
-		Network		network;
-
-		found = is_unix ? strcmp(word, "unix") == 0 : network_parse(word, &network) && network_has(&network, &own);
-	}
-	free(copy);
-	return found;
+	for (int i = 0; i < proxy_count; i++)
+		if (network_has(&proxies[i], &own))
+			return true;
+	return false;
 }
 
 static AuthResult

@@ -331,6 +331,35 @@ $agent = agent('--proxy-header', 'X-Tasker-Role', '--proxy-from', '10.0.0.0/8,un
 is(role_by($agent, 'X-Tasker-Role' => 'bob'), 401, 'nobody else does');
 $agent->end;
 
+# What is no network is said, and nothing is started; a list with one would trust
+# others than was meant.
+foreach (
+	[ '10.0.0.0/x', 'has no number from 0 to 32 behind the slash' ],
+	[ '10.0.0.0/', 'has no number from 0 to 32 behind the slash' ],
+	[ '10.0.0.0/33', 'has no number from 0 to 32 behind the slash' ],
+	[ '10.0.0.0/-1', 'has no number from 0 to 32 behind the slash' ],
+	[ '10.0.0.0/+8', 'has no number from 0 to 32 behind the slash' ],
+	[ '10.0.0.0/99999999999999999999', 'has no number from 0 to 32 behind the slash' ],
+	[ '::/129', 'has no number from 0 to 128 behind the slash' ],
+	[ '', 'has no address' ],
+	[ '/8', 'has no address' ],
+	[ '10.0.0', 'has no address that is one of IPv4 or IPv6' ],
+	[ '256.0.0.1', 'has no address that is one of IPv4 or IPv6' ],
+	[ '10.0.0.1 10.0.0.2', 'has no address that is one of IPv4 or IPv6' ],
+	[ 'proxy.example', 'has no address that is one of IPv4 or IPv6' ],
+	[ '0' x 100, 'has no address that is one of IPv4 or IPv6' ],
+	[ '10.1.0.0/8', 'has an address that goes on behind the bits of its network' ],
+	[ '2001:db8::1/64', 'has an address that goes on behind the bits of its network' ])
+{
+	my ($entry, $problem) = @$_;
+
+	is(eval { agent('--proxy-header', 'X-Tasker-Role', '--proxy-from', "127.0.0.1,$entry,unix"); 1 }, undef, "proxy-from: \"$entry\"");
+	like($@, qr/proxy-from: "\Q$entry\E" \Q$problem\E;/, 'and it is said why');
+}
+$agent = agent('--proxy-header', 'X-Tasker-Role', '--proxy-from', '::1, 2001:db8::/32,10.0.0.0/8,127.0.0.1/32, unix');
+is(role_by($agent, 'X-Tasker-Role' => 'bob'), 'bob', 'a sound list works, spaces and all');
+$agent->end;
+
 # ---- two namespaces
 
 SKIP:

@@ -238,6 +238,7 @@ await sql(`SELECT tasker.wait_for_task(${finished})`);
   await appears(page.locator('.stream li', { hasText: 'task.completed' }).filter({ hasText: `#${told}` }), 'An event appears as it happens');
 
   // -- the agent dies and comes back; it has not answered who asked for the graph
+  const itself = new RegExp(`/tasker/tasks/${made}$`);
   await page.route('**/diagram?*', (route) => route.abort());
   await go(page, base, `/tasks/${made}`);
   await appears(page.locator('.graph .note', { hasText: 'There is no picture of it' }), 'Without its graph a task says so');
@@ -245,9 +246,13 @@ await sql(`SELECT tasker.wait_for_task(${finished})`);
   await stopAgent('SIGKILL');
   await appears(page.locator('#live[data-state="waiting"]'), 'Without an agent it says so');
   await work('outside', completes({}));
+  // The first answer that it has may be that it has no database yet.
   await page.unroute('**/diagram?*');
+  await page.route(itself, (route) => route.fulfill({ status: 503, contentType: 'application/problem+json', body: '{"title": "Not yet"}' }), { times: 1 });
   await startAgent('--listen', `127.0.0.1:${port}`);
-  await becomes(page, 'and when there is one again shows what happened meanwhile', () => document.querySelector('.stage .node.complete'));
+  await becomes(page, 'and when there is one again shows what happened meanwhile', () => document.querySelector('table.steps .state.complete'));
+  await becomes(page, 'in the graph, too', () => document.querySelector('.stage .node.complete'));
+  is(await page.locator('.lost').count(), 0, 'and no trouble is left');
   noComplaints('But for the lost connection nothing was complained of', (text) => /ERR_|Failed to load|network/.test(text));
   await sql(`SELECT tasker.cancel_task(${made})`);
   await page.context().close();

@@ -14,6 +14,9 @@ export class ApiError extends Error {
   }
 }
 
+// Whether the same may succeed a moment later: nobody answers, or not well.
+export const isPassing = (error) => error instanceof ApiError && !(error.status >= 400 && error.status < 500);
+
 export function token() {
   return sessionStorage.getItem(TOKEN);
 }

@@ -161,11 +161,22 @@ function hash(text) {
   return `${value}.${text.length}`;
 }
 
-// Runs at most every so many milliseconds, and never twice at once.
+const RETRY_MS = 5000;
+
+// Runs at most every so many milliseconds, and never twice at once.  later() is
+// for what has failed and may not the next time; a call goes before it.
 export function throttled(run, ms) {
   let timer = null;
+  let isLate = false;
   let running = false;
   let again = false;
+  let isStopped = false;
+  const wait = (time, late) => {
+    if (isStopped) return;
+    clearTimeout(timer);
+    isLate = late;
+    timer = setTimeout(go, time);
+  };
   const go = async () => {
     timer = null;
     running = true;
@@ -173,14 +184,15 @@ export function throttled(run, ms) {
     try { await run(); } finally {
       running = false;
       // What takes long is done less often.
-      if (again) { again = false; timer = setTimeout(go, Math.max(ms, 2 * (Date.now() - start))); }
+      if (again) { again = false; wait(Math.max(ms, 2 * (Date.now() - start)), false); }
     }
   };
   const call = () => {
     if (running) again = true;
-    else timer ??= setTimeout(go, ms);
+    else if (timer === null || isLate) wait(ms, false);
   };
-  call.stop = () => { clearTimeout(timer); again = false; };
+  call.later = () => { if (timer === null) wait(RETRY_MS, true); };
+  call.stop = () => { isStopped = true; clearTimeout(timer); };
   return call;
 }
 

@@ -1,5 +1,5 @@
 // A graph: the picture that the server draws, coloured by the states of now.
-import { getText } from './api.js';
+import { getText, isPassing } from './api.js';
 import { append, h, stateText } from './dom.js';
 
 // What a picture may consist of; the server makes nothing else.
@@ -97,18 +97,20 @@ export function graph({ url, query, label, onPick }) {
 
   return {
     node,
+    // False where it failed, and may not the next time.
     async load() {
+      isLost = false;
       try {
         await load();
-        isLost = false;
       } catch (error) {
+        isLost = isPassing(error);
         svg = null;
-        isLost = error.status === 0 || error.status === 503;
         buttons.hidden = true;
         stage.replaceChildren();
         note.replaceChildren();
         append(note, ['There is no picture of it: ', error.message]);
       }
+      return !isLost;
     },
     // Colours the steps; false where the picture has no room for what they have
     // to say now, or could not be had when it was asked for, and is to be drawn anew.

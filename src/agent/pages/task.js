@@ -1,6 +1,6 @@
 // One task: its graph, its steps with a time line, what it was asked for, what
 // happened, and what may be done with it.
-import { change, follow, get, getPage, may, whoAmI } from './api.js';
+import { change, follow, get, getPage, isPassing, may, whoAmI } from './api.js';
 import { append, ask, badge, duration, facts, h, json, number, plural, problem, reconcile, say, since, stateText, throttled, when } from './dom.js';
 import { graph } from './graph.js';
 
@@ -329,15 +329,15 @@ export async function open({ parts: [id], query: first, showLive }) {
   }
 
   const redraw = throttled(async () => {
-    await picture.load();
+    if (!await picture.load()) redraw.later();
     picture.colour(task.workflow_steps);
     picture.pick(query.get('step'));
   }, 1500);
 
   async function refresh() {
+    const turn = ++asked;
     try {
       const before = task.state;
-      const turn = ++asked;
       const [answer, moves] = await Promise.all([get(`tasks/${id}`), loadTransitions()]);
       // What was asked for later has been shown already.
       if (isStopped || turn < answered) return;
@@ -350,7 +350,9 @@ export async function open({ parts: [id], query: first, showLive }) {
       if (panelOf && seen !== JSON.stringify(task.workflow_steps.find((s) => String(s.step_id) === panelOf))) await showPanel(false);
       trouble.querySelector('.lost')?.remove();
     } catch (error) {
-      if (!isStopped) trouble.replaceChildren(append(h('div', { class: 'lost' }), [problem(error)]));
+      if (isStopped || turn < answered) return;
+      trouble.replaceChildren(append(h('div', { class: 'lost' }), [problem(error)]));
+      if (isPassing(error)) soon.later();
     }
   }
 

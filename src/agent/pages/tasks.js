@@ -1,5 +1,5 @@
 // Tasks: filtered, searched, page by page, and moving while one looks.
-import { follow, get, getPage } from './api.js';
+import { follow, get, getPage, isPassing } from './api.js';
 import { STATES, badge, duration, h, number, plural, problem, say, since, stateText, table, throttled, when } from './dom.js';
 
 const FILTERS = ['q', 'status', 'namespace', 'name', 'tag', 'initiator', 'created_after'];
@@ -109,7 +109,9 @@ export async function open({ query: first, showLive }) {
       if (next) onward.href = toHash({ ...filter, cursor: next });
       return true;
     } catch (error) {
-      if (!isStopped) trouble.replaceChildren(problem(error));
+      if (isStopped || wanted !== query) return false;
+      trouble.replaceChildren(problem(error));
+      if (isPassing(error)) soon.later();
       return false;
     }
   }

@@ -1,6 +1,6 @@
 // One template: its graph, its definition, and a form that starts a task.
 import { change, get, may, whoAmI } from './api.js';
-import { facts, h, json, plural, problem, when } from './dom.js';
+import { facts, h, json, plural, problem, throttled, when } from './dom.js';
 import { FieldError, schemaForm } from './form.js';
 import { graph } from './graph.js';
 
@@ -77,7 +77,9 @@ export async function open({ parts: [namespace, name], query }) {
   const steps = template.definition?.step_templates ?? template.step_templates ?? [];
   const picture = graph({ url: `${url}/diagram`, query: { version }, label: `Graph of ${name}; the list of steps has the same` });
 
-  picture.load();
+  const draw = throttled(async () => { if (!await picture.load()) draw.later(); }, 0);
+
+  draw();
   return {
     title: template.name,
     node: h('div', null,
@@ -99,5 +101,6 @@ export async function open({ parts: [namespace, name], query }) {
               [s.depends_on_step ?? [], s.depends_on_steps ?? []].flat().length > 0 && h('span', { class: 'note' }, ` after ${[s.depends_on_step ?? [], s.depends_on_steps ?? []].flat().join(', ')}`),
               s.description && h('div', { class: 'note' }, s.description))))),
             h('details', null, h('summary', null, 'Definition'), json(template.source || template.definition, 'Definition')))))),
+    stop() { draw.stop(); },
   };
 }

@@ -306,6 +306,39 @@ DROP FUNCTION public.http_take(tasker.step_context);
 DROP ROLE regress_http_handler;
 SELECT tasker.drop_secret('HTTP_KEY');
 
+-- No answer reaches a worker outside: the agent makes the request of an api step, and
+-- its end is one transaction with the handler.  Whichever comes first, that is said.
+SELECT tasker.register_external_handler('http_outside', namespace => 'http_a');
+SET client_min_messages = warning;
+SELECT tasker.register_task($yaml$
+name: http/outside
+namespace_name: http_a
+step_templates:
+  - {name: first, handler_class: http_outside, handler_config: {type: api, url: "https://a.example/"}}
+  - {name: second, handler_class: http_outside, handler_config: {url: "https://a.example/"}}
+  - {name: third, handler_class: http_other, handler_config: {type: api, url: "https://a.example/"}}
+$yaml$) IS NOT NULL AS warned;
+SELECT tasker.register_task($yaml$
+name: http/outside
+step_templates:
+  - {name: only, handler_class: http_outside, handler_config: {type: api, url: "https://a.example/"}}
+$yaml$) IS NOT NULL AS of_another_namespace;
+SELECT tasker.register_external_handler('http_outside', version => '2.0.0');
+SELECT tasker.register_external_handler('http_outside');
+SET client_min_messages = error;
+SELECT tasker.create_task('http/outside', namespace => 'http_a') AS task \gset
+SELECT pg_temp.waits(:task, 1, 3);
+SELECT pg_temp.waits(:task, 2, h.handler_id) FROM tasker.handler AS h WHERE h.name = 'http_outside' AND h.namespace = 'http_a';
+SELECT s.step_name, s.handler
+FROM (SELECT c.step_name, 'outside' AS handler FROM tasker.claim_steps('w', max_steps => 10, namespaces => '{http_a}') AS c
+      UNION ALL
+      SELECT s.name, 'agent'
+      FROM tasker.claim_requests('w', 10, namespaces => '{http_a}') AS r
+      JOIN tasker.workflow_steps AS s USING (step_id)) AS s
+ORDER BY s.step_name;
+SELECT tasker.cancel_task(:task);
+SELECT count(tasker.unregister_handler(h.name, h.namespace, h.version)) FROM tasker.handlers AS h WHERE h.name = 'http_outside';
+
 -- What a secret brings is no template, alone or together with what stands around it,
 -- and what a template brings is neither that nor a secret.
 SET client_min_messages = error;

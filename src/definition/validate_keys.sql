@@ -625,7 +625,10 @@ BEGIN
       AND tasker._duration(n.node -> 'base_delay') > coalesce(tasker._duration(n.node -> 'max_delay'), interval '30 s')
     UNION ALL
     SELECT w.path, w.message, w.hint
-    FROM tasker._secret_warnings(definition) AS w;
+    FROM tasker._secret_warnings(definition) AS w
+    UNION ALL
+    SELECT w.path, w.message, w.hint
+    FROM tasker._http_warnings(definition) AS w;
 END;
 $$;
 COMMENT ON FUNCTION tasker._definition_warnings(jsonb) IS

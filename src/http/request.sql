@@ -134,27 +134,6 @@ $$;
 COMMENT ON FUNCTION tasker._http_request(tasker.step_context, interval, boolean, jsonb, jsonb) IS
 'The request of a claimed api step, given its handler_config as the definition has it and the secrets that this needs, or why it can''t be made. Private.';
 
-CREATE FUNCTION tasker._http_handler(namespace text, version text, handler_class text)
-RETURNS boolean
-LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN (
-        -- As engine/plan.c looks it up.
-        SELECT coalesce((
-            SELECT h.kind = 'sql'
-            FROM tasker.handler AS h
-            WHERE h.name = handler_class
-              AND h.namespace IN (_http_handler.namespace, 'default')
-              AND (h.version = _http_handler.version OR h.version IS NULL)
-            ORDER BY h.namespace <> _http_handler.namespace, h.version IS NULL
-            LIMIT 1), false));
-END;
-$$;
-COMMENT ON FUNCTION tasker._http_handler(text, text, text) IS
-'Whether a SQL handler takes the answers of api steps of that class. Private.';
-
 CREATE FUNCTION tasker._waiting_host(task_id bigint, parents smallint[], url text, inputs jsonb)
 RETURNS text
 LANGUAGE sql STABLE
@@ -301,7 +280,8 @@ BEGIN
         FROM tasker._claim_steps(worker, '{api}', namespaces, max_requests, lease_until, coalesce(bound_to_session, false)) AS c
     ), planned AS MATERIALIZED (
         -- Most are of few plans.
-        SELECT d.plan_id, d.step_no, s.timeout, tasker._http_handler(p.namespace, p.version, s.handler_class) AS has_handler,
+        SELECT d.plan_id, d.step_no, s.timeout,
+               coalesce((tasker._handler_of(s.handler_class, p.namespace, p.version)).kind = 'sql', false) AS has_handler,
                s.handler_config AS definition, tasker._http_secrets(s.handler_config) AS secrets
         FROM (SELECT DISTINCT c.plan_id, c.step_no FROM claimed AS c) AS d
         JOIN tasker.plan AS p ON p.plan_id = d.plan_id

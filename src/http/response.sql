@@ -281,7 +281,7 @@ BEGIN
         GROUP BY a.plan_id, a.step_no, a.status, a.error_class
     ), known AS MATERIALIZED (
         SELECT a.places, o.outcome,
-               coalesce(o.outcome = 'ok' AND tasker._http_handler(p.namespace, p.version, s.handler_class), false) AS handled
+               coalesce(o.outcome = 'ok' AND (tasker._handler_of(s.handler_class, p.namespace, p.version)).kind = 'sql', false) AS handled
         FROM alike AS a
         LEFT JOIN tasker.plan AS p ON p.plan_id = a.plan_id
         LEFT JOIN tasker.plan_step AS s ON s.plan_id = a.plan_id

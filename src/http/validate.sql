@@ -1,6 +1,16 @@
 -- What can be wrong with the handler_config of an api step, beside the types of
 -- its values.
 
+CREATE FUNCTION tasker._http_external_hint()
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'tasker-agent makes the request. A SQL handler takes its answer; without type: api a worker outside takes the step.';
+$$;
+COMMENT ON FUNCTION tasker._http_external_hint() IS
+'What to do about an api step whose handler is external. Private.';
+
 CREATE FUNCTION tasker._http_methods()
 RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -137,3 +147,35 @@ END;
 $body$;
 COMMENT ON FUNCTION tasker._http_problems(jsonb) IS
 'What is wrong with the api steps of a merged definition: methods, headers, options, templates. Private.';
+
+CREATE FUNCTION tasker._http_warnings(definition jsonb)
+RETURNS TABLE (path text[], message text, hint text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH step AS MATERIALIZED (
+        SELECT s.step_no, s.handler_class
+        FROM tasker._definition_steps(definition) AS s
+        WHERE s.handler_type = 'api'
+          AND s.handler_class IS NOT NULL
+    )
+    -- The answer is there in the transaction that ends the step, and nowhere else.
+    SELECT ARRAY['step_templates', (s.step_no - 1)::text, 'handler_class'],
+           format('external handler "%s" gets no steps of type api', s.handler_class),
+           tasker._http_external_hint()
+    FROM step AS s
+    WHERE s.handler_class IN (
+        SELECT c.handler_class
+        FROM (SELECT DISTINCT t.handler_class FROM step AS t) AS c
+        CROSS JOIN LATERAL tasker._handler_of(
+            c.handler_class,
+            coalesce(tasker._string(definition -> 'namespace_name'), 'default'),
+            coalesce(tasker._string(definition -> 'version'), '0.1.0')) AS h
+        WHERE h.kind = 'external');
+END;
+$$;
+COMMENT ON FUNCTION tasker._http_warnings(jsonb) IS
+'What has no effect in the api steps of a definition: external handlers, which no answer reaches. Private.';

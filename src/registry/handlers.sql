@@ -434,6 +434,58 @@ AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.register_handler(text, regproc, text, text, boolean, text) IS
 'Registers a function f(tasker.step_context) RETURNS jsonb as the handler that definitions call by this name. It runs as the current role with the current search_path. Returns nothing. namespace: whose tasks it serves; default serves all. version: task version it serves, NULL for every one. replace: take the place of one that is registered; its registrar must be a role that the current one is a member of. transaction: shared (in a batch with others) or own (each run a transaction of its own, for long ones). Warns where it will run as a superuser. Raises TK005 (name or version), 22004 (a NULL), 22023 (transaction), 42883 (no such function), 42P13 (its signature), 42501 (it may not be executed), TK008 (name taken), TK009 (another role''s). Source: design, contract; reference 6.1.';
 
+CREATE FUNCTION tasker._handler_of(name text, namespace text, version text)
+RETURNS tasker.handler
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- As engine/plan.c looks it up.  In PL/pgSQL, which keeps its plan: each claim of
+    -- api steps asks.
+    RETURN (
+        SELECT h
+        FROM tasker.handler AS h
+        WHERE h.name = _handler_of.name
+          AND h.namespace IN (_handler_of.namespace, 'default')
+          AND (h.version = _handler_of.version OR h.version IS NULL)
+        ORDER BY h.namespace <> _handler_of.namespace, h.version IS NULL
+        LIMIT 1);
+END;
+$$;
+COMMENT ON FUNCTION tasker._handler_of(text, text, text) IS
+'The handler that a handler_class means to a task of that namespace and version; NULL: none. Private.';
+
+CREATE FUNCTION tasker._warn_of_api_steps(handler tasker.handler)
+RETURNS void
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    named record;
+BEGIN
+    SELECT p.namespace, p.name, p.version, s.name AS step
+    INTO named
+    FROM tasker.plan_step AS s
+    JOIN tasker.plan AS p ON p.plan_id = s.plan_id
+    CROSS JOIN LATERAL tasker._handler_of(s.handler_class, p.namespace, p.version) AS h
+    WHERE s.handler_class = handler.name
+      AND s.handler_type = 'api'
+      AND p.retired_at IS NULL
+      AND h.namespace = handler.namespace
+      AND h.version IS NOT DISTINCT FROM handler.version
+    ORDER BY p.plan_id, s.step_no
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE WARNING USING
+            MESSAGE = format('external handler "%s" gets no steps of type api', handler.name),
+            DETAIL = format('Step "%s" of task %s/%s@%s names it.', named.step, named.namespace, named.name, named.version),
+            HINT = tasker._http_external_hint();
+    END IF;
+END;
+$$;
+COMMENT ON FUNCTION tasker._warn_of_api_steps(tasker.handler) IS
+'Warns where api steps name this external handler, which is nothing to them. Private.';
+
 CREATE FUNCTION tasker._register_external_handler(
     name text,
     namespace text,
@@ -462,6 +514,7 @@ BEGIN
             RAISE;
     END;
     PERFORM tasker._store_handler(new_handler, replace);
+    PERFORM tasker._warn_of_api_steps(new_handler);
 END;
 $$;
 REVOKE ALL ON FUNCTION tasker._register_external_handler(text, text, text, boolean, text) FROM PUBLIC;
@@ -477,7 +530,7 @@ RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'tasker_with_caller';
 COMMENT ON FUNCTION tasker.register_external_handler(text, text, text, boolean) IS
-'Registers a name whose steps wait for workers outside, who take them with tasker.claim_steps(). Returns nothing. name: what definitions call handler_class. namespace: whose tasks it serves; default serves all. version: task version it serves, NULL for every one. replace: take the place of one that is registered; its registrar must be a role that the current one is a member of. Raises TK005 (name or version), 22004 (a NULL), TK008 (name taken), TK009 (another role''s). Source: design, contract.';
+'Registers a name whose steps wait for workers outside, who take them with tasker.claim_steps(). Returns nothing. name: what definitions call handler_class. namespace: whose tasks it serves; default serves all. version: task version it serves, NULL for every one. replace: take the place of one that is registered; its registrar must be a role that the current one is a member of. Warns where a step of type api names it: no worker outside gets that. Raises TK005 (name or version), 22004 (a NULL), TK008 (name taken), TK009 (another role''s). Source: design, contract.';
 
 CREATE FUNCTION tasker._unregister_handler(name text, namespace text, version text, caller text)
 RETURNS void

@@ -52,6 +52,9 @@ extern void access_refuse(const char *permission, const char *namespace) pg_attr
 /* NULL: there is no such task. */
 extern const char *access_namespace_of_task(int64 task_id);
 
+/* Raises TK007 for a "task" or a "step". */
+extern void access_refuse_unknown(const char *what, int64 id, bool isnull) pg_attribute_noreturn();
+
 /* Raises TK009, or TK007 where the caller may not see the task or there is none. */
 extern void access_require_task(const char *permission, int64 task_id);
 

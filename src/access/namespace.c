@@ -326,6 +326,19 @@ caller_sees_tasks(const char *namespace)
 	return false;
 }
 
+void
+access_refuse_unknown(const char *what, int64 id, bool isnull)
+{
+	const char *number = isnull ? "NULL" : psprintf(INT64_FORMAT, id);
+
+	ereport(ERROR,
+			errcode(ERRCODE_TASKER_NOT_FOUND),
+			errmsg("%s %s does not exist", what, number),
+			errdetail("No %s has the id %s.", what, number),
+			errhint("The view tasker.%s lists the %ss there are.",
+					strcmp(what, "task") == 0 ? "tasks" : "workflow_steps", what));
+}
+
 /*
  * What the caller may not see is to him as what does not exist.
  */
@@ -338,11 +351,7 @@ require_in_task(const char *permission, int64 task_id, const char *what, int64 i
 		return;
 	if (namespace != NULL && caller_sees_tasks(namespace))
 		access_refuse(permission, namespace);
-	ereport(ERROR,
-			errcode(ERRCODE_TASKER_NOT_FOUND),
-			isnull ? errmsg("%s NULL does not exist", what) :
-			errmsg("%s " INT64_FORMAT " does not exist", what, id),
-			errhint("The ids stand in tasker.tasks and tasker.workflow_steps."));
+	access_refuse_unknown(what, id, isnull);
 }
 
 void

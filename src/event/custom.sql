@@ -386,18 +386,14 @@ BEGIN
         INTO facts
         FROM tasker._task_facts(ARRAY[its_task]) AS f;
         IF NOT FOUND THEN
-            RAISE EXCEPTION USING
-                ERRCODE = 'TK007',
-                MESSAGE = format('task %s does not exist', its_task),
-                DETAIL = 'tasker.tasks has no such row.',
-                HINT = 'The ids stand in tasker.tasks.';
+            PERFORM tasker._refuse_unknown_task(its_task);
         END IF;
         IF its_step IS NOT NULL AND facts.payload ->> 'step_name' IS NULL THEN
             RAISE EXCEPTION USING
                 ERRCODE = 'TK007',
                 MESSAGE = format('step %s does not exist', its_step),
-                DETAIL = format('Task %s has no such step.', its_task),
-                HINT = 'The ids stand in tasker.workflow_steps.';
+                DETAIL = format('No step has the id %s.', its_step),
+                HINT = 'The view tasker.workflow_steps lists the steps there are.';
         END IF;
     ELSE
         SELECT NULL::text AS namespace, jsonb '{}' AS payload

@@ -164,10 +164,7 @@ BEGIN
     WHERE t.task_id = _annotate_task.task_id
     FOR KEY SHARE;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'task % does not exist', coalesce(task_id::text, 'NULL')
-            USING ERRCODE = 'TK007',
-                  DETAIL = format('No task has the id %s.', coalesce(task_id::text, 'NULL')),
-                  HINT = 'The view tasker.tasks lists the tasks there are.';
+        PERFORM tasker._refuse_unknown_task(task_id);
     END IF;
     INSERT INTO tasker.annotation_type (name)
     SELECT type

@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "access/access.h"
 #include "engine/plan.h"
 #include "state/state.h"
 #include "statement.h"
@@ -65,15 +66,6 @@ typedef struct Operation
 	char	   *reason;
 	TimestampTz now;
 } Operation;
-
-static void
-refuse_unknown(const char *what, int64 id)
-{
-	ereport(ERROR,
-			errcode(ERRCODE_TASKER_NOT_FOUND),
-			errmsg("%s " INT64_FORMAT " does not exist", what, id),
-			errhint("The ids stand in tasker.tasks and tasker.workflow_steps."));
-}
 
 /*
  * Takes the task for the operator alone.
@@ -305,7 +297,7 @@ tasker_operate_task(PG_FUNCTION_ARGS)
 	op.reason = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
 	begin(&op, task_id, CurrentMemoryContext);
 	if (op.task == NULL)
-		refuse_unknown("task", task_id);
+		access_refuse_unknown("task", task_id, false);
 	operate_on_task(&op);
 	requeue(&op, false);
 	PG_RETURN_DATUM(finish(&op));
@@ -325,7 +317,7 @@ tasker_operate_step(PG_FUNCTION_ARGS)
 	op.step_no = step_id & TASKER_MAX_STEPS;
 	begin(&op, step_id >> TASKER_STEP_BITS, CurrentMemoryContext);
 	if (op.task == NULL || op.step_no < 1 || op.step_no > op.task->plan->step_count)
-		refuse_unknown("step", step_id);
+		access_refuse_unknown("step", step_id, false);
 	operate_on_step(&op);
 	requeue(&op, true);
 	PG_RETURN_DATUM(finish(&op));

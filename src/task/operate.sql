@@ -126,10 +126,7 @@ BEGIN
     RETURNING tasker._task_state(t.state)
     INTO state;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'task % does not exist', task_id
-            USING ERRCODE = 'TK007',
-                  DETAIL = 'tasker.tasks has no such row.',
-                  HINT = 'The ids stand in tasker.tasks.';
+        PERFORM tasker._refuse_unknown_task(task_id);
     END IF;
     IF priority IS NOT NULL THEN
         PERFORM tasker._note_kept();

@@ -59,6 +59,27 @@ function actionButtons(actions, { who, namespace, state, what, url, onDone, trou
     } }, action.title));
 }
 
+// What of a task may be changed, and is: only that is sent.
+async function editTask(task) {
+  const tags = task.tags ?? [];
+  const values = await ask({ title: `Edit: ${task.name} #${task.task_id}`, action: 'Save',
+    text: 'A priority counts for what waits from now on; higher goes first.',
+    fields: [
+      { name: 'reason', label: 'Reason', value: task.reason ?? '' },
+      { name: 'tags', label: 'Tags, one a line', isLong: true, value: tags.join('\n') },
+      { name: 'priority', label: 'Priority', type: 'number', value: String(task.priority ?? 0), min: '-2147483647', max: '2147483647', required: true },
+    ] });
+  if (!values) return false;
+  const wanted = values.tags.split('\n').map((tag) => tag.trim()).filter(Boolean);
+  const body = {};
+  if (values.reason !== (task.reason ?? '')) body.reason = values.reason;
+  if (JSON.stringify(wanted) !== JSON.stringify(tags)) body.tags = wanted;
+  if (Number(values.priority) !== (task.priority ?? 0)) body.priority = Number(values.priority);
+  if (Object.keys(body).length === 0) return false;
+  await change('PATCH', `tasks/${task.task_id}`, body);
+  return true;
+}
+
 // ---- the time line
 
 // The attempts of each step, from its transitions: when they began and ended, and how.
@@ -190,6 +211,17 @@ export async function open({ parts: [id], query: first, showLive }) {
   const historyBox = h('details', { class: 'card', ontoggle: () => (task.workflow_steps.length > ROWS ? refresh() : showHistory()) }, h('summary', null, 'History'), history);
   const context = h('div');
 
+  async function edit() {
+    trouble.replaceChildren();
+    try {
+      if (!await editTask(task)) return;
+      say('Saved');
+      refresh();
+    } catch (error) {
+      trouble.replaceChildren(problem(error));
+    }
+  }
+
   // The buttons stay the same elements while they mean the same: one may be pressed just now.
   function showHead() {
     const t = task;
@@ -199,7 +231,8 @@ export async function open({ parts: [id], query: first, showLive }) {
       h('p', { class: 'crumbs' }, h('a', { href: '#/tasks' }, 'Tasks')),
       h('div', { class: 'heading' }, h('h1', { tabindex: '-1' }, `${t.name} `, h('span', { class: 'id' }, `#${t.task_id}`)), badge(t.state)),
       h('div', { class: 'buttons', id: 'task-actions' }, actionButtons(TASK_ACTIONS, { who, namespace: t.namespace, state: t.state,
-        what: `${t.name} #${t.task_id}`, url: `tasks/${id}`, onDone: refresh, trouble })));
+        what: `${t.name} #${t.task_id}`, url: `tasks/${id}`, onDone: refresh, trouble }),
+      may(who, 'task:update', t.namespace) && h('button', { type: 'button', 'data-action': 'edit', onclick: edit }, 'Edit')));
   }
 
   function showSummary() {

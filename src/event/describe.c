@@ -18,6 +18,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
@@ -93,7 +94,7 @@ enum TaskColumn
 
 static Statement task_rows = {
 	"SELECT t.task_id, t.plan_id, p.name, p.namespace, p.version, p.step_count, t.correlation_id, "
-	"       t.initiator, t.source_system, nullif(t.tags, '{}'), t.priority, t.environment, "
+	"       t.initiator, t.source_system, t.tags, t.priority, t.environment, "
 	"       t.started_at, t.context, t.error "
 	"FROM tasker.task AS t "
 	"JOIN tasker.plan AS p ON p.plan_id = t.plan_id "
@@ -131,7 +132,7 @@ static Statement step_rows = {
 enum PlanStepColumn
 {
 	PLAN_STEP_PLAN_ID, PLAN_STEP_NO, PLAN_STEP_NAME, PLAN_STEP_PARENTS, PLAN_STEP_RETRY_LIMIT,
-	PLAN_STEP_BACKOFF
+	PLAN_STEP_BASE_DELAY, PLAN_STEP_MAX_DELAY
 };
 
 static Statement plan_step_rows = {
@@ -140,8 +141,7 @@ static Statement plan_step_rows = {
 	"             FROM tasker.plan_step AS d "
 	"             WHERE d.plan_id = s.plan_id AND d.step_no = ANY (s.parents) "
 	"             ORDER BY d.step_no), "
-	"       s.retry_limit, "
-	"       CASE WHEN s.base_delay = s.max_delay THEN 'constant' ELSE 'exponential' END "
+	"       s.retry_limit, s.base_delay, s.max_delay "
 	"FROM unnest($1, $2) AS w (plan_id, step_no) "
 	"JOIN tasker.plan_step AS s ON s.plan_id = w.plan_id AND s.step_no = w.step_no",
 	2, {INT8ARRAYOID, INT8ARRAYOID}
@@ -393,7 +393,8 @@ put_facts(Payload *payload, const Row *task)
 	put(payload, "correlation_id", TEXTOID, task, TASK_CORRELATION_ID);
 	put(payload, "initiator", TEXTOID, task, TASK_INITIATOR);
 	put(payload, "source_system", TEXTOID, task, TASK_SOURCE_SYSTEM);
-	put(payload, "tags", TEXTARRAYOID, task, TASK_TAGS);
+	if (has(task, TASK_TAGS) && ARR_NDIM(DatumGetArrayTypeP(task->values[TASK_TAGS])) > 0)
+		put(payload, "tags", TEXTARRAYOID, task, TASK_TAGS);
 	put(payload, "priority", INT4OID, task, TASK_PRIORITY);
 	put(payload, "environment", TEXTOID, task, TASK_ENVIRONMENT);
 }
@@ -464,7 +465,11 @@ put_retry(Payload *payload, const LogEvent *move, const Row *step, const Row *pl
 	if (!by_itself)
 		return;
 	payload_put(payload, "final_failure", BOOLOID, BoolGetDatum(false));
-	put(payload, "backoff_strategy", TEXTOID, plan_step, PLAN_STEP_BACKOFF);
+	if (plan_step != NULL)
+		put_text(payload, "backoff_strategy",
+				 DatumGetBool(DirectFunctionCall2(interval_eq, plan_step->values[PLAN_STEP_BASE_DELAY],
+												  plan_step->values[PLAN_STEP_MAX_DELAY])) ?
+				 "constant" : "exponential");
 	if (step != NULL && DatumGetInt16(step->values[STEP_STATE]) == STEP_WAITING &&
 		DatumGetInt16(step->values[STEP_ATTEMPTS]) == move->attempt)
 		put(payload, "next_attempt_at", TIMESTAMPTZOID, step, STEP_NEXT_ATTEMPT_AT);

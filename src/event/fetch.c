@@ -48,6 +48,7 @@ typedef struct Subscriber
 {
 	int32		id;
 	char	   *namespace;		/* NULL: all */
+	bool		wants_everything;
 } Subscriber;
 
 /* Up to where a subscriber has had everything, and what is to be known to go on. */
@@ -116,16 +117,14 @@ row_events(uint64 row, int column)
 
 /* Locks it, behind whoever is at it now.  False: the subscriber is gone. */
 static bool
-lock_place(int32 subscriber_id, Place *place)
+lock_place(int32 subscriber_id, bool wants_everything, Place *place)
 {
 	static Statement statement = {
 		"SELECT c.tick_id, c.event_at, c.event_id, c.matched_from, c.born_xmax, c.born_running, "
-		"       s.wants_everything, c.delivered, "
-		"       (SELECT max(t.tick_id) FROM tasker.tick AS t) "
+		"       c.delivered, (SELECT max(t.tick_id) FROM tasker.tick AS t) "
 		"FROM tasker.subscriber_cursor AS c "
-		"JOIN tasker.subscriber AS s ON s.subscriber_id = c.subscriber_id "
 		"WHERE c.subscriber_id = $1 "
-		"FOR UPDATE OF c",
+		"FOR UPDATE",
 		1, {INT4OID}
 	};
 	Datum		argument = Int32GetDatum(subscriber_id);
@@ -145,9 +144,9 @@ lock_place(int32 subscriber_id, Place *place)
 	place->has_birth = !isnull;
 	place->born_running = row_value(0, 6, &isnull);
 	place->has_running = !isnull;
-	place->wants_everything = DatumGetBool(row_value(0, 7, &isnull));
-	place->delivered = DatumGetInt64(row_value(0, 8, &isnull));
-	place->last_tick = DatumGetInt64(row_value(0, 9, &isnull));
+	place->wants_everything = wants_everything;
+	place->delivered = DatumGetInt64(row_value(0, 7, &isnull));
+	place->last_tick = DatumGetInt64(row_value(0, 8, &isnull));
 	if (isnull)
 		place->last_tick = 0;
 	return true;
@@ -397,8 +396,14 @@ next_events(Place *place, int most, Events *events)
 Datum
 tasker_next_events(PG_FUNCTION_ARGS)
 {
+	static Statement statement = {
+		"SELECT s.wants_everything FROM tasker.subscriber AS s WHERE s.subscriber_id = $1",
+		1, {INT4OID}
+	};
+	Datum		subscriber_id = PG_GETARG_DATUM(0);
 	Events		events = {0};
 	Place		place;
+	bool		isnull;
 	TupleDesc	desc;
 	Datum		values[3];
 	bool		nulls[3] = {0};
@@ -408,7 +413,8 @@ tasker_next_events(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	desc = BlessTupleDesc(desc);
 	SPI_connect();
-	if (lock_place(PG_GETARG_INT32(0), &place))
+	if (statement_run(&statement, &subscriber_id, NULL) > 0 &&
+		lock_place(PG_GETARG_INT32(0), DatumGetBool(row_value(0, 1, &isnull)), &place))
 		next_events(&place, PG_GETARG_INT32(1), &events);
 	MemoryContextSwitchTo(caller);
 	values[0] = ids_argument(events.event_ids, events.count);
@@ -445,7 +451,7 @@ take_over(int32 subscriber_id, Datum consumer, Events *hand)
 		"SELECT c.name = $2, c.event_ids, c.row_ids, c.task_ids, c.name, c.fetched_at "
 		"FROM tasker.consumer AS c "
 		"WHERE c.subscriber_id = $1 "
-		"ORDER BY c.name = $2, c.fetched_at",
+		"ORDER BY c.fetched_at",
 		2, {INT4OID, TEXTOID}
 	};
 	static Statement forget = {
@@ -459,22 +465,24 @@ take_over(int32 subscriber_id, Datum consumer, Events *hand)
 	Datum	   *gone = palloc((count + 1) * sizeof(Datum));
 	int			gone_count = 0;
 	bool		have_others = false;
+	Events		own = {0};
 
 	for (uint64 i = 0; i < count; i++)
 	{
 		Events		held = row_events(i, 2);
 		bool		isnull;
-		bool		is_own = DatumGetBool(row_value(i, 1, &isnull));
 
-		if (!is_own && row_time(i, 6) >= gone_before())
-		{
+		if (DatumGetBool(row_value(i, 1, &isnull)))
+			own = held;
+		else if (row_time(i, 6) >= gone_before())
 			have_others |= held.count > 0;
-			continue;
-		}
-		add_events(hand, &held);
-		if (!is_own)
+		else
+		{
+			add_events(hand, &held);
 			gone[gone_count++] = row_value(i, 5, &isnull);
+		}
 	}
+	add_events(hand, &own);
 	if (gone_count > 0)
 	{
 		arguments[1] = PointerGetDatum(construct_array(gone, gone_count, TEXTOID, -1, false, TYPALIGN_INT));
@@ -595,7 +603,7 @@ may_fetch(int32 subscriber_id, Datum consumer, int64 *last_tick)
  * kept although it found nothing; a short one is made again.
  */
 static bool
-try_fetch(int32 subscriber_id, Datum consumer, int most, Events *hand)
+try_fetch(const Subscriber *subscriber, Datum consumer, int most, Events *hand)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -604,7 +612,7 @@ try_fetch(int32 subscriber_id, Datum consumer, int most, Events *hand)
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
-	if (lock_place(subscriber_id, &place))
+	if (lock_place(subscriber->id, subscriber->wants_everything, &place))
 	{
 		int64		old_tick = place.tick_id;
 
@@ -644,7 +652,7 @@ find_subscriber(FunctionCallInfo fcinfo)
 {
 	/* Of the caller's own, nothing more has to be looked at. */
 	static Statement own = {
-		"SELECT s.subscriber_id, s.namespace "
+		"SELECT s.subscriber_id, s.namespace, s.wants_everything "
 		"FROM tasker.subscriber AS s "
 		"WHERE s.name = $1 "
 		"  AND s.run_as = $2 "
@@ -652,7 +660,7 @@ find_subscriber(FunctionCallInfo fcinfo)
 		2, {TEXTOID, TEXTOID}
 	};
 	static Statement any = {
-		"SELECT s.subscriber_id, s.namespace, tasker._check_fetched_here(s) "
+		"SELECT s.subscriber_id, s.namespace, s.wants_everything, tasker._check_fetched_here(s) "
 		"FROM tasker._find_subscriber($1, $2) AS s",
 		2, {TEXTOID, TEXTOID}
 	};
@@ -665,6 +673,7 @@ find_subscriber(FunctionCallInfo fcinfo)
 		statement_run(&any, arguments, nulls);
 	subscriber.id = DatumGetInt32(row_value(0, 1, &isnull));
 	subscriber.namespace = row_text(0, 2, CurrentMemoryContext);
+	subscriber.wants_everything = DatumGetBool(row_value(0, 3, &isnull));
 	return subscriber;
 }
 
@@ -734,7 +743,7 @@ tasker_fetch_events(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		if (may_fetch(subscriber.id, consumer, &last_tick) &&
-			try_fetch(subscriber.id, consumer, most, &hand))
+			try_fetch(&subscriber, consumer, most, &hand))
 			break;
 		if (hand.count > 0)
 		{

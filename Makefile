@@ -218,9 +218,10 @@ bench: all
 		sh test/bench/run $(ROWS)
 
 # What it costs with much behind it, and what executors wait for (doc/scaling.md); what
-# REST costs beside its SQL (doc/rest.md); HTTP steps beside the ideal (doc/http.md).
-.PHONY: bench-scale bench-cores bench-rest bench-http
-bench-scale bench-cores bench-rest bench-http: all
+# REST costs beside its SQL (doc/rest.md); HTTP steps beside the ideal (doc/http.md); the
+# first batch of a subscriber with much in the log (doc/events.md).
+.PHONY: bench-scale bench-cores bench-rest bench-http bench-events
+bench-scale bench-cores bench-rest bench-http bench-events: all
 	MAKE="$(MAKE)" PG_CONFIG="$(PG_CONFIG)" sh test/bench/$(@:bench-%=%)
 
 # doc/reference.md, the schema of definitions and the examples of events, from the database.

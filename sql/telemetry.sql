@@ -150,6 +150,8 @@ SELECT * FROM pg_temp.difference;
 CREATE TEMPORARY TABLE before_folding AS
 SELECT l.line FROM pg_temp.lines('^tasker_(task|step)') AS l (line);
 SELECT tasker._fold_metrics(0, 1000000) = 0 AS all_folded;
+-- Where there is nothing to fold, nothing is.
+SELECT tasker._fold_metrics(0, 1000000) = 0 AS all_folded;
 SELECT * FROM pg_temp.difference;
 SELECT line FROM before_folding EXCEPT SELECT pg_temp.lines('^tasker_(task|step)');
 

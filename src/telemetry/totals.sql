@@ -249,6 +249,9 @@ BEGIN
        OR n.events <= place.events + at_most
     ORDER BY n.tick_id DESC
     LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
     -- The parts of a tick have one snapshot.
     SELECT max(t.tick_id), max(t.events)
     INTO target.tick_id, target.events

@@ -52,17 +52,6 @@ log_line(LogLevel level, const char *message, ...)
 {
 }
 
-void
-complain(const char *format, ...)
-{
-}
-
-char *
-text_copy(const char *text)
-{
-	return strdup(text);
-}
-
 bool
 jwks_is_url(const char *where)
 {

@@ -6,6 +6,8 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use FindBin;
+use lib $FindBin::RealBin;
 use TaskerTest;
 
 plan skip_all => 'writes 8 GB of notifications: make check TESTS=356_notify_queue NOTIFY_QUEUE=yes' unless $ENV{NOTIFY_QUEUE};

@@ -24,6 +24,9 @@
 /* step_id = task_id << TASKER_STEP_BITS | step_no */
 #define TASKER_STEP_BITS	14
 #define TASKER_MAX_STEPS	((1 << TASKER_STEP_BITS) - 1)
+
+/* Ids of the log and of events: (transaction + base) << LOG_ID_BITS | number in it */
+#define LOG_ID_BITS		20
 #define TASKER_NODE_BITS	40
 #define TASKER_MAX_NODE		511
 

@@ -74,7 +74,6 @@
 /* Api steps that are looked at for their namespaces. */
 #define API_STEPS		1000
 
-#define LOG_ID_BITS		20
 
 #define TIDY_MS			60000	/* between looks at what nobody needs any more */
 

@@ -226,77 +226,188 @@ take_noted(const Place *place, int wanted, int64 *until, Events *events)
 	return pass;
 }
 
+/* How many events one tick may hold (tasker._tick_part_size()). */
+static int64
+tick_part_size(void)
+{
+	static Statement statement = {
+		"SELECT tasker._tick_part_size()::bigint"
+	};
+	bool		isnull;
+
+	statement_run(&statement, NULL, NULL);
+	return DatumGetInt64(row_value(0, 1, &isnull));
+}
+
 /* The last tick up to which it is worth looking for that many events at a time. */
 static int64
 search_until(const Place *place, int wanted)
 {
 	static Statement statement = {
-		"SELECT max(t.tick_id) "
-		"FROM ("
-		"    SELECT n.tick_id,"
-		"           coalesce(lag(n.events) OVER (ORDER BY n.tick_id), 0) - coalesce(("
-		"               SELECT b.events"
-		"               FROM tasker.tick AS b"
-		"               WHERE b.tick_id <= $1"
-		"               ORDER BY b.tick_id DESC"
-		"               LIMIT 1), 0) AS passed"
-		"    FROM tasker.tick AS n"
-		"    WHERE n.tick_id > $1"
-		"      AND n.tick_id <= $2"
-		"    ORDER BY n.tick_id"
-		"    LIMIT 500) AS t "
-		"WHERE t.passed < coalesce($3, tasker._tick_part_size())",
-		3, {INT8OID, INT8OID, INT4OID}
+		"SELECT n.tick_id, n.events, "
+		"       (SELECT b.events"
+		"        FROM tasker.tick AS b"
+		"        WHERE b.tick_id <= $1"
+		"        ORDER BY b.tick_id DESC"
+		"        LIMIT 1) "
+		"FROM tasker.tick AS n "
+		"WHERE n.tick_id > $1 "
+		"  AND n.tick_id <= $2 "
+		"ORDER BY n.tick_id "
+		"LIMIT 500",
+		2, {INT8OID, INT8OID}
 	};
 	int64		most = place->is_matched ? Min(place->matched_from, place->last_tick) : place->last_tick;
-	Datum		arguments[] = {
-		Int64GetDatum(place->tick_id), Int64GetDatum(most), Int32GetDatum(wanted)
-	};
-	int64		until;
+	int64		enough = place->wants_everything ? wanted : tick_part_size();
+	Datum		arguments[] = {Int64GetDatum(place->tick_id), Int64GetDatum(most)};
+	uint64		count = statement_run(&statement, arguments, NULL);
+	int64		until = most;	/* where no tick is left of those before it was noted what it wants */
+	int64		passed = 0;
 	bool		isnull;
 
-	statement_run(&statement, arguments, place->wants_everything ? "   " : "  n");
-	until = DatumGetInt64(row_value(0, 1, &isnull));
-	/* There is no tick left of those before it was noted what it wants. */
-	return isnull ? most : until;
+	for (uint64 i = 0; i < count && passed < enough; i++)
+	{
+		int64		told = DatumGetInt64(row_value(i, 3, &isnull));
+
+		until = DatumGetInt64(row_value(i, 1, &isnull));
+		passed = DatumGetInt64(row_value(i, 2, &isnull)) - told;
+	}
+	return until;
 }
 
-#define FOUND_COLUMNS \
-	"SELECT array_agg(e.event_id), array_agg(e.row_id), array_agg(e.task_id), max(e.tick_id), " \
-	"       (array_agg(e.at))[count(*)] "
+/* An event of a tick. */
+typedef struct Told
+{
+	int64		tick_id;
+	TimestampTz at;
+	int64		event_id;
+	int64		row_id;
+	int64		task_id;
+} Told;
+
+static int
+compare_told(const void *a, const void *b)
+{
+	const Told *x = a;
+	const Told *y = b;
+
+	if (x->tick_id != y->tick_id)
+		return x->tick_id < y->tick_id ? -1 : 1;
+	if (x->at != y->at)
+		return x->at < y->at ? -1 : 1;
+	return x->event_id < y->event_id ? -1 : x->event_id > y->event_id;
+}
+
+/* Whether one is behind another one, which two columns of a row say; where they are null: yes. */
+static bool
+is_behind(const Told *event, uint64 row, int column, bool otherwise)
+{
+	bool		isnull;
+	Told		other = {.tick_id = event->tick_id, .at = row_time(row, column)};
+
+	other.event_id = DatumGetInt64(row_value(row, column + 1, &isnull));
+	return isnull ? otherwise : compare_told(event, &other) > 0;
+}
+
+/* Whether the snapshot in which the subscriber was registered did not show it. */
+static bool
+is_after_birth(const Place *place, const Told *event)
+{
+	int64		number = event->row_id >> LOG_ID_BITS;
+	int64	   *running;
+	int			count;
+
+	if (!place->has_birth || number >= DatumGetInt64(place->born_xmax))
+		return true;
+	if (!place->has_running)
+		return false;
+	running = ids_of(place->born_running, &count);
+	for (int i = 0; i < count; i++)
+		if (running[i] == number)
+			return true;
+	return false;
+}
+
+/* Takes an event where it is of its tick's part, and the subscriber has not had it. */
+static void
+consider(const Place *place, uint64 row, const Told *event, Told *all, int *count)
+{
+	Told		had = {place->tick_id + 1, place->event_at, place->event_id};
+
+	if (is_behind(event, row, 7, true) && !is_behind(event, row, 9, false) &&
+		!(place->is_within && compare_told(event, &had) <= 0) &&
+		is_after_birth(place, event))
+		all[(*count)++] = *event;
+}
 
 /* The next of all events. */
 static Pass
 take_all(const Place *place, int64 until, int wanted, Events *events)
 {
+	/* A row of the log may be two events (tasker._move); where a tick has parts, they end within it. */
 	static Statement statement = {
-		FOUND_COLUMNS
-		"FROM ("
-		"    SELECT n.tick_id, n.at, n.event_id, n.row_id, n.task_id"
-		"    FROM tasker._tick_event AS n"
-		"    WHERE n.tick_id > $1"
-		"      AND n.tick_id <= $2"
-		"      AND ($3 IS NULL OR n.tick_id > $1 + 1 OR (n.at, n.event_id) > ($4, $3))"
-		"      AND ($5 IS NULL OR n.row_id >> 20 >= $5 OR n.row_id >> 20 = ANY ($6))"
-		"    ORDER BY n.tick_id, n.at, n.event_id"
-		"    LIMIT $7) AS e",
-		7, {INT8OID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8OID, INT8ARRAYOID, INT4OID}
+		"SELECT t.tick_id, l.id, l.at, l.task_id, l.start_id, l.start_at, "
+		"       t.after_at, t.after_id, t.until_at, t.until_id "
+		"FROM tasker.tick AS t "
+		"CROSS JOIN LATERAL unnest(t.ids) AS r (ids) "
+		"JOIN tasker.log AS l ON l.id >= lower(r.ids) AND l.id < upper(r.ids) "
+		"WHERE t.tick_id > $1 "
+		"  AND t.tick_id <= $2 "
+		"UNION ALL "
+		"SELECT t.tick_id, e.event_id, e.occurred_at, e.task_id, NULL, NULL, "
+		"       t.after_at, t.after_id, t.until_at, t.until_id "
+		"FROM tasker.tick AS t "
+		"CROSS JOIN LATERAL unnest(t.ids) AS r (ids) "
+		"JOIN tasker.published_event AS e ON e.event_id >= lower(r.ids) AND e.event_id < upper(r.ids) "
+		"WHERE t.tick_id > $1 "
+		"  AND t.tick_id <= $2",
+		2, {INT8OID, INT8OID}
 	};
-	Datum		arguments[] = {
-		Int64GetDatum(place->tick_id), Int64GetDatum(until),
-		Int64GetDatum(place->event_id), TimestampTzGetDatum(place->event_at),
-		place->born_xmax, place->born_running, Int32GetDatum(wanted)
-	};
-	char		nulls[] = "       ";
+	Datum		arguments[] = {Int64GetDatum(place->tick_id), Int64GetDatum(until)};
+	uint64		rows = statement_run(&statement, arguments, NULL);
+	Told	   *all = MemoryContextAllocHuge(CurrentMemoryContext, (2 * rows + 1) * sizeof(Told));
+	Pass		pass = {0};
+	Events		found;
+	int			count = 0;
 
-	if (!place->is_within)
-		nulls[2] = nulls[3] = 'n';
-	if (!place->has_birth)
-		nulls[4] = 'n';
-	if (!place->has_running)
-		nulls[5] = 'n';
-	statement_run(&statement, arguments, nulls);
-	return take_pass(events);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		Told		event;
+		bool		isnull;
+
+		event.tick_id = DatumGetInt64(row_value(i, 1, &isnull));
+		event.row_id = event.event_id = DatumGetInt64(row_value(i, 2, &isnull));
+		event.at = row_time(i, 3);
+		event.task_id = DatumGetInt64(row_value(i, 4, &isnull));
+		if (isnull)
+			event.task_id = 0;
+		consider(place, i, &event, all, &count);
+		event.event_id = DatumGetInt64(row_value(i, 5, &isnull));
+		event.at = row_time(i, 6);
+		if (!isnull)
+			consider(place, i, &event, all, &count);
+	}
+	SPI_freetuptable(SPI_tuptable);
+	qsort(all, count, sizeof(Told), compare_told);
+	found.count = Min(count, wanted);
+	found.event_ids = palloc((found.count + 1) * sizeof(int64));
+	found.row_ids = palloc((found.count + 1) * sizeof(int64));
+	found.task_ids = palloc((found.count + 1) * sizeof(int64));
+	for (int i = 0; i < found.count; i++)
+	{
+		found.event_ids[i] = all[i].event_id;
+		found.row_ids[i] = all[i].row_id;
+		found.task_ids[i] = all[i].task_id;
+	}
+	add_events(events, &found);
+	pass.found = found.count;
+	if (found.count > 0)
+	{
+		pass.tick_id = all[found.count - 1].tick_id;
+		pass.at = all[found.count - 1].at;
+	}
+	pfree(all);
+	return pass;
 }
 
 /* The next ones that it wants, of ticks for which that was not noted. */
@@ -304,7 +415,8 @@ static Pass
 take_searched(const Place *place, int64 until, int wanted, Events *events)
 {
 	static Statement statement = {
-		FOUND_COLUMNS
+		"SELECT array_agg(e.event_id), array_agg(e.row_id), array_agg(e.task_id), max(e.tick_id), "
+		"       (array_agg(e.at))[count(*)] "
 		"FROM ("
 		"    SELECT n.tick_id, n.at, n.event_id, n.row_id, n.task_id"
 		"    FROM tasker._match($1 + 1, $2, ARRAY[$5]) AS n"

@@ -32,7 +32,6 @@
 #include "statement.h"
 #include "tasker.h"
 
-#define LOG_ID_BITS		20
 #define MAX_NAME		NAMEDATALEN * 4
 
 PG_FUNCTION_INFO_V1(tasker_match);

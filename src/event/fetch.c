@@ -832,6 +832,8 @@ tasker_fetch_events(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz until = now;
+	/* A session's first fetch does not ask: to plan the question takes longer than the lock. */
+	static bool has_fetched = false;
 	bool		is_fresh = false;
 	Subscriber	subscriber;
 	Datum		consumer;
@@ -851,11 +853,12 @@ tasker_fetch_events(PG_FUNCTION_ARGS)
 	for (;;)
 	{
 		Events		hand = {0};
-		int64		last_tick;
+		int64		last_tick = 0;
+		bool		may = !has_fetched || may_fetch(subscriber.id, consumer, &last_tick);
 
 		CHECK_FOR_INTERRUPTS();
-		if (may_fetch(subscriber.id, consumer, &last_tick) &&
-			try_fetch(&subscriber, consumer, most, &hand))
+		has_fetched = true;
+		if (may && try_fetch(&subscriber, consumer, most, &hand))
 			break;
 		if (hand.count > 0)
 		{

@@ -68,7 +68,7 @@ CREATE FUNCTION tasker._tick_part_size()
 RETURNS integer
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
-AS 'BEGIN RETURN 2000; END;';
+AS 'BEGIN RETURN 500; END;';
 COMMENT ON FUNCTION tasker._tick_part_size() IS
 'Number of events up to which one tick holds all of them: what a fetch may have to sort. Private.';
 

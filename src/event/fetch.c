@@ -19,8 +19,11 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/multirangetypes.h"
+#include "utils/rangetypes.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 #include "access/access.h"
 #include "event/event.h"
@@ -84,7 +87,8 @@ joined(int64 *first, int first_count, const int64 *second, int second_count)
 {
 	first = first == NULL ? palloc(second_count * sizeof(int64)) :
 		repalloc_huge(first, (first_count + second_count) * sizeof(int64));
-	memcpy(first + first_count, second, second_count * sizeof(int64));
+	if (second != NULL)
+		memcpy(first + first_count, second, second_count * sizeof(int64));
 	return first;
 }
 
@@ -239,9 +243,16 @@ tick_part_size(void)
 	return DatumGetInt64(row_value(0, 1, &isnull));
 }
 
-/* The last tick up to which it is worth looking for that many events at a time. */
+/* The last of the ticks that were not noted, or of all. */
 static int64
-search_until(const Place *place, int wanted)
+last_unnoted(const Place *place)
+{
+	return place->is_matched ? Min(place->matched_from, place->last_tick) : place->last_tick;
+}
+
+/* The last tick up to which it is worth searching at a time. */
+static int64
+search_until(const Place *place)
 {
 	static Statement statement = {
 		"SELECT n.tick_id, n.events, "
@@ -257,20 +268,17 @@ search_until(const Place *place, int wanted)
 		"LIMIT 500",
 		2, {INT8OID, INT8OID}
 	};
-	int64		most = place->is_matched ? Min(place->matched_from, place->last_tick) : place->last_tick;
-	int64		enough = place->wants_everything ? wanted : tick_part_size();
-	Datum		arguments[] = {Int64GetDatum(place->tick_id), Int64GetDatum(most)};
+	int64		enough = tick_part_size();
+	int64		until = last_unnoted(place);
+	Datum		arguments[] = {Int64GetDatum(place->tick_id), Int64GetDatum(until)};
 	uint64		count = statement_run(&statement, arguments, NULL);
-	int64		until = most;	/* where no tick is left of those before it was noted what it wants */
 	int64		passed = 0;
 	bool		isnull;
 
 	for (uint64 i = 0; i < count && passed < enough; i++)
 	{
-		int64		told = DatumGetInt64(row_value(i, 3, &isnull));
-
 		until = DatumGetInt64(row_value(i, 1, &isnull));
-		passed = DatumGetInt64(row_value(i, 2, &isnull)) - told;
+		passed = DatumGetInt64(row_value(i, 2, &isnull)) - DatumGetInt64(row_value(i, 3, &isnull));
 	}
 	return until;
 }
@@ -285,6 +293,55 @@ typedef struct Told
 	int64		task_id;
 } Told;
 
+/* A tick; of one that is a part, where it begins and ends. */
+typedef struct Tick
+{
+	bool		is_part;
+	Told		after;
+	Told		until;
+	bool		has_after;
+} Tick;
+
+/* Ranges of ids, each of a tick. */
+typedef struct Ranges
+{
+	int64	   *low;
+	int64	   *high;			/* is not of it any more */
+	int64	   *tick;			/* its number among those that are read */
+	int			count;
+	int			space;
+} Ranges;
+
+static void
+add_ranges(Ranges *ranges, Datum ids, int64 tick)
+{
+	TypeCacheEntry *type = lookup_type_cache(INT8MULTIRANGEOID, TYPECACHE_MULTIRANGE_INFO)->rngtype;
+	RangeType **parts;
+	int32		count;
+
+	multirange_deserialize(type, DatumGetMultirangeTypeP(ids), &count, &parts);
+	for (int i = 0; i < count; i++)
+	{
+		RangeBound	low;
+		RangeBound	high;
+		bool		is_empty;
+
+		range_deserialize(type, parts[i], &low, &high, &is_empty);
+		if (ranges->count == ranges->space)
+		{
+			int			space = Max(ranges->space * 2, 64);
+
+			ranges->low = joined(ranges->low, ranges->count, NULL, space - ranges->count);
+			ranges->high = joined(ranges->high, ranges->count, NULL, space - ranges->count);
+			ranges->tick = joined(ranges->tick, ranges->count, NULL, space - ranges->count);
+			ranges->space = space;
+		}
+		ranges->low[ranges->count] = low.infinite ? PG_INT64_MIN : DatumGetInt64(low.val);
+		ranges->high[ranges->count] = high.infinite ? PG_INT64_MAX : DatumGetInt64(high.val);
+		ranges->tick[ranges->count++] = tick;
+	}
+}
+
 static int
 compare_told(const void *a, const void *b)
 {
@@ -296,17 +353,6 @@ compare_told(const void *a, const void *b)
 	if (x->at != y->at)
 		return x->at < y->at ? -1 : 1;
 	return x->event_id < y->event_id ? -1 : x->event_id > y->event_id;
-}
-
-/* Whether one is behind another one, which two columns of a row say; where they are null: yes. */
-static bool
-is_behind(const Told *event, uint64 row, int column, bool otherwise)
-{
-	bool		isnull;
-	Told		other = {.tick_id = event->tick_id, .at = row_time(row, column)};
-
-	other.event_id = DatumGetInt64(row_value(row, column + 1, &isnull));
-	return isnull ? otherwise : compare_told(event, &other) > 0;
 }
 
 /* Whether the snapshot in which the subscriber was registered did not show it. */
@@ -330,64 +376,123 @@ is_after_birth(const Place *place, const Told *event)
 
 /* Takes an event where it is of its tick's part, and the subscriber has not had it. */
 static void
-consider(const Place *place, uint64 row, const Told *event, Told *all, int *count)
+consider(const Place *place, const Tick *tick, const Told *event, Told *all, int *count)
 {
 	Told		had = {place->tick_id + 1, place->event_at, place->event_id};
 
-	if (is_behind(event, row, 7, true) && !is_behind(event, row, 9, false) &&
+	if ((!tick->has_after || compare_told(event, &tick->after) > 0) &&
+		(!tick->is_part || compare_told(event, &tick->until) <= 0) &&
 		!(place->is_within && compare_told(event, &had) <= 0) &&
 		is_after_birth(place, event))
 		all[(*count)++] = *event;
 }
 
-/* The next of all events. */
-static Pass
-take_all(const Place *place, int64 until, int wanted, Events *events)
+/* Reads the next ticks, until they have so many events; returns the last one. */
+static int64
+read_ticks(const Place *place, int wanted, Tick **ticks, Ranges *ranges)
 {
-	/* A row of the log may be two events (tasker._move); where a tick has parts, they end within it. */
 	static Statement statement = {
-		"SELECT t.tick_id, l.id, l.at, l.task_id, l.start_id, l.start_at, "
-		"       t.after_at, t.after_id, t.until_at, t.until_id "
-		"FROM tasker.tick AS t "
-		"CROSS JOIN LATERAL unnest(t.ids) AS r (ids) "
-		"JOIN tasker.log AS l ON l.id >= lower(r.ids) AND l.id < upper(r.ids) "
-		"WHERE t.tick_id > $1 "
-		"  AND t.tick_id <= $2 "
-		"UNION ALL "
-		"SELECT t.tick_id, e.event_id, e.occurred_at, e.task_id, NULL, NULL, "
-		"       t.after_at, t.after_id, t.until_at, t.until_id "
-		"FROM tasker.tick AS t "
-		"CROSS JOIN LATERAL unnest(t.ids) AS r (ids) "
-		"JOIN tasker.published_event AS e ON e.event_id >= lower(r.ids) AND e.event_id < upper(r.ids) "
-		"WHERE t.tick_id > $1 "
-		"  AND t.tick_id <= $2",
-		2, {INT8OID, INT8OID}
+		"SELECT n.tick_id, n.events, "
+		"       (SELECT b.events"
+		"        FROM tasker.tick AS b"
+		"        WHERE b.tick_id <= $1"
+		"        ORDER BY b.tick_id DESC"
+		"        LIMIT 1), "
+		"       n.ids, n.after_at, n.after_id, n.until_at, n.until_id "
+		"FROM tasker.tick AS n "
+		"WHERE n.tick_id > $1 "
+		"  AND n.tick_id <= $2 "
+		"ORDER BY n.tick_id "
+		"LIMIT $3",
+		3, {INT8OID, INT8OID, INT8OID}
 	};
-	Datum		arguments[] = {Int64GetDatum(place->tick_id), Int64GetDatum(until)};
+	int64		until = last_unnoted(place);
+	Datum		arguments[] = {
+		Int64GetDatum(place->tick_id), Int64GetDatum(until), Int64GetDatum(Min(wanted, 500))
+	};
+	uint64		count = statement_run(&statement, arguments, NULL);
+	int64		passed = 0;
+	bool		isnull;
+
+	*ticks = palloc0((count + 1) * sizeof(Tick));
+	for (uint64 i = 0; i < count && passed < wanted; i++)
+	{
+		Tick	   *tick = &(*ticks)[i];
+
+		until = DatumGetInt64(row_value(i, 1, &isnull));
+		passed = DatumGetInt64(row_value(i, 2, &isnull)) - DatumGetInt64(row_value(i, 3, &isnull));
+		add_ranges(ranges, row_value(i, 4, &isnull), i);
+		tick->after.tick_id = tick->until.tick_id = until;
+		tick->after.at = row_time(i, 5);
+		tick->after.event_id = DatumGetInt64(row_value(i, 6, &isnull));
+		tick->has_after = !isnull;
+		tick->until.at = row_time(i, 7);
+		tick->until.event_id = DatumGetInt64(row_value(i, 8, &isnull));
+		tick->is_part = !isnull;
+	}
+	return until;
+}
+
+/* The events of these ranges that the subscriber has not had, in no order; returns how many. */
+static int
+read_told(const Place *place, const Tick *ticks, const Ranges *ranges, Told **all)
+{
+	/* A row of the log may be two events (tasker._move). */
+	static Statement statement = {
+		"SELECT r.tick, l.id, l.at, l.task_id, l.start_id, l.start_at "
+		"FROM unnest($1, $2, $3) AS r (low, high, tick) "
+		"JOIN tasker.log AS l ON l.id >= r.low AND l.id < r.high "
+		"UNION ALL "
+		"SELECT r.tick, e.event_id, e.occurred_at, e.task_id, NULL, NULL "
+		"FROM unnest($1, $2, $3) AS r (low, high, tick) "
+		"JOIN tasker.published_event AS e ON e.event_id >= r.low AND e.event_id < r.high",
+		3, {INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID}
+	};
+	Datum		arguments[] = {
+		ids_argument(ranges->low, ranges->count), ids_argument(ranges->high, ranges->count),
+		ids_argument(ranges->tick, ranges->count)
+	};
 	uint64		rows = statement_run(&statement, arguments, NULL);
-	Told	   *all = MemoryContextAllocHuge(CurrentMemoryContext, (2 * rows + 1) * sizeof(Told));
-	Pass		pass = {0};
-	Events		found;
 	int			count = 0;
 
+	*all = MemoryContextAllocHuge(CurrentMemoryContext, (2 * rows + 1) * sizeof(Told));
 	for (uint64 i = 0; i < rows; i++)
 	{
 		Told		event;
 		bool		isnull;
+		const Tick *tick = &ticks[DatumGetInt64(row_value(i, 1, &isnull))];
 
-		event.tick_id = DatumGetInt64(row_value(i, 1, &isnull));
+		event.tick_id = tick->until.tick_id;
 		event.row_id = event.event_id = DatumGetInt64(row_value(i, 2, &isnull));
 		event.at = row_time(i, 3);
 		event.task_id = DatumGetInt64(row_value(i, 4, &isnull));
 		if (isnull)
 			event.task_id = 0;
-		consider(place, i, &event, all, &count);
+		consider(place, tick, &event, *all, &count);
 		event.event_id = DatumGetInt64(row_value(i, 5, &isnull));
 		event.at = row_time(i, 6);
 		if (!isnull)
-			consider(place, i, &event, all, &count);
+			consider(place, tick, &event, *all, &count);
 	}
 	SPI_freetuptable(SPI_tuptable);
+	return count;
+}
+
+/* The next of all events. */
+static Pass
+take_all(const Place *place, int wanted, int64 *until, Events *events)
+{
+	Ranges		ranges = {0};
+	Tick	   *ticks;
+	Told	   *all;
+	Pass		pass = {0};
+	Events		found;
+	int			count;
+
+	*until = read_ticks(place, wanted, &ticks, &ranges);
+	if (ranges.count == 0)
+		return pass;
+	count = read_told(place, ticks, &ranges, &all);
 	qsort(all, count, sizeof(Told), compare_told);
 	found.count = Min(count, wanted);
 	found.event_ids = palloc((found.count + 1) * sizeof(int64));
@@ -485,11 +590,12 @@ next_events(Place *place, int most, Events *events)
 			break;
 		if (place->is_matched && place->tick_id >= place->matched_from)
 			pass = take_noted(place, wanted, &until, events);
+		else if (place->wants_everything)
+			pass = take_all(place, wanted, &until, events);
 		else
 		{
-			until = search_until(place, wanted);
-			pass = place->wants_everything ? take_all(place, until, wanted, events) :
-				take_searched(place, until, wanted, events);
+			until = search_until(place);
+			pass = take_searched(place, until, wanted, events);
 		}
 		place->is_within = pass.found == wanted;
 		place->tick_id = place->is_within ? pass.tick_id - 1 : until;

@@ -366,4 +366,14 @@ $node->safe_psql('fresh', q{SELECT tasker.publish_event('fresh.news', '{"n": 1}'
 is($node->safe_psql('fresh', q{SELECT string_agg(payload ->> 'n', ' ') FROM tasker.fetch_events('early', wait => '60 s') WHERE name = 'fresh.news'}),
 	'0 1', 'who subscribed before it saw a tick gets all that it did not see');
 
+# Who finds nothing writes nothing; a session's first fetch does not ask whether it may.
+is($node->safe_psql('fresh', <<'SQL'), "0\n0\nt", 'a fetch that finds nothing writes nothing');
+SELECT tasker.ack_events('early', max(event_id)) FROM tasker.fetch_events('early') \g /dev/null
+SELECT count(*) FROM tasker.fetch_events('early');
+BEGIN;
+SELECT count(*) FROM tasker.fetch_events('early');
+SELECT pg_current_xact_id_if_assigned() IS NULL;
+COMMIT;
+SQL
+
 done_testing();

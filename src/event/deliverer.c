@@ -46,8 +46,8 @@
 #include "engine/plan.h"
 #include "engine/processes.h"
 #include "engine/worker.h"
-#include "state/state.h"
 #include "event/event.h"
+#include "state/state.h"
 #include "statement.h"
 #include "tasker.h"
 
@@ -63,8 +63,6 @@
 #define SUSPECT_DELAY_US	(500 * INT64CONST(1000))
 
 #define EVENT_COLUMNS	7
-
-/* So many ticks behind, a subscriber is asked whatever is known of its events. */
 
 typedef enum Fate
 {
@@ -139,6 +137,7 @@ typedef struct Round
 	TimestampTz began_at;
 } Round;
 
+/* STALE_TICKS behind, a subscriber is asked whatever is known of its events. */
 static Statement read_subscribers = {
 	.sql = "SELECT s.subscriber_id, s.name, s.handler, s.run_as, s.search_path, "
 	"NOT EXISTS (SELECT FROM tasker.subscriber_failure AS f "

@@ -65,10 +65,7 @@ typedef struct Place
 	int64		event_id;		/* ... this one */
 	int64		matched_from;
 	bool		is_matched;		/* from there on it is noted what it wants */
-	Datum		born_xmax;
-	bool		has_birth;
-	Datum		born_running;
-	bool		has_running;
+	Birth		birth;
 	bool		wants_everything;
 	int64		delivered;
 	int64		last_tick;		/* that there is */
@@ -144,10 +141,7 @@ lock_place(int32 subscriber_id, bool wants_everything, Place *place)
 	place->is_within = !isnull;
 	place->matched_from = DatumGetInt64(row_value(0, 4, &isnull));
 	place->is_matched = !isnull;
-	place->born_xmax = row_value(0, 5, &isnull);
-	place->has_birth = !isnull;
-	place->born_running = row_value(0, 6, &isnull);
-	place->has_running = !isnull;
+	birth_read(0, 5, &place->birth);
 	place->wants_everything = wants_everything;
 	place->delivered = DatumGetInt64(row_value(0, 7, &isnull));
 	place->last_tick = DatumGetInt64(row_value(0, 8, &isnull));
@@ -250,39 +244,6 @@ last_unnoted(const Place *place)
 	return place->is_matched ? Min(place->matched_from, place->last_tick) : place->last_tick;
 }
 
-/* The last tick up to which it is worth searching at a time. */
-static int64
-search_until(const Place *place)
-{
-	static Statement statement = {
-		"SELECT n.tick_id, n.events, "
-		"       (SELECT b.events"
-		"        FROM tasker.tick AS b"
-		"        WHERE b.tick_id <= $1"
-		"        ORDER BY b.tick_id DESC"
-		"        LIMIT 1) "
-		"FROM tasker.tick AS n "
-		"WHERE n.tick_id > $1 "
-		"  AND n.tick_id <= $2 "
-		"ORDER BY n.tick_id "
-		"LIMIT 500",
-		2, {INT8OID, INT8OID}
-	};
-	int64		enough = tick_part_size();
-	int64		until = last_unnoted(place);
-	Datum		arguments[] = {Int64GetDatum(place->tick_id), Int64GetDatum(until)};
-	uint64		count = statement_run(&statement, arguments, NULL);
-	int64		passed = 0;
-	bool		isnull;
-
-	for (uint64 i = 0; i < count && passed < enough; i++)
-	{
-		until = DatumGetInt64(row_value(i, 1, &isnull));
-		passed = DatumGetInt64(row_value(i, 2, &isnull)) - DatumGetInt64(row_value(i, 3, &isnull));
-	}
-	return until;
-}
-
 /* An event of a tick. */
 typedef struct Told
 {
@@ -355,25 +316,6 @@ compare_told(const void *a, const void *b)
 	return x->event_id < y->event_id ? -1 : x->event_id > y->event_id;
 }
 
-/* Whether the snapshot in which the subscriber was registered did not show it. */
-static bool
-is_after_birth(const Place *place, const Told *event)
-{
-	int64		number = event->row_id >> LOG_ID_BITS;
-	int64	   *running;
-	int			count;
-
-	if (!place->has_birth || number >= DatumGetInt64(place->born_xmax))
-		return true;
-	if (!place->has_running)
-		return false;
-	running = ids_of(place->born_running, &count);
-	for (int i = 0; i < count; i++)
-		if (running[i] == number)
-			return true;
-	return false;
-}
-
 /* Takes an event where it is of its tick's part, and the subscriber has not had it. */
 static void
 consider(const Place *place, const Tick *tick, const Told *event, Told *all, int *count)
@@ -383,13 +325,16 @@ consider(const Place *place, const Tick *tick, const Told *event, Told *all, int
 	if ((!tick->has_after || compare_told(event, &tick->after) > 0) &&
 		(!tick->is_part || compare_told(event, &tick->until) <= 0) &&
 		!(place->is_within && compare_told(event, &had) <= 0) &&
-		is_after_birth(place, event))
+		birth_precedes(&place->birth, event->row_id))
 		all[(*count)++] = *event;
 }
 
-/* Reads the next ticks, until they have so many events; returns the last one. */
+/*
+ * Reads the next ticks, until they have so many events; returns the last one.
+ * ticks and ranges may be NULL.
+ */
 static int64
-read_ticks(const Place *place, int wanted, Tick **ticks, Ranges *ranges)
+read_ticks(const Place *place, int64 wanted, Tick **ticks, Ranges *ranges)
 {
 	static Statement statement = {
 		"SELECT n.tick_id, n.events, "
@@ -414,13 +359,17 @@ read_ticks(const Place *place, int wanted, Tick **ticks, Ranges *ranges)
 	int64		passed = 0;
 	bool		isnull;
 
-	*ticks = palloc0((count + 1) * sizeof(Tick));
+	if (ticks != NULL)
+		*ticks = palloc0((count + 1) * sizeof(Tick));
 	for (uint64 i = 0; i < count && passed < wanted; i++)
 	{
-		Tick	   *tick = &(*ticks)[i];
+		Tick	   *tick;
 
 		until = DatumGetInt64(row_value(i, 1, &isnull));
 		passed = DatumGetInt64(row_value(i, 2, &isnull)) - DatumGetInt64(row_value(i, 3, &isnull));
+		if (ticks == NULL)
+			continue;
+		tick = &(*ticks)[i];
 		add_ranges(ranges, row_value(i, 4, &isnull), i);
 		tick->after.tick_id = tick->until.tick_id = until;
 		tick->after.at = row_time(i, 5);
@@ -594,7 +543,8 @@ next_events(Place *place, int most, Events *events)
 			pass = take_all(place, wanted, &until, events);
 		else
 		{
-			until = search_until(place);
+			/* So many at a time. */
+			until = read_ticks(place, tick_part_size(), NULL, NULL);
 			pass = take_searched(place, until, wanted, events);
 		}
 		place->is_within = pass.found == wanted;

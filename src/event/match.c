@@ -29,6 +29,7 @@
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 
+#include "event/event.h"
 #include "statement.h"
 #include "tasker.h"
 
@@ -46,10 +47,7 @@ typedef struct Subscriber
 	char	   *probe_key;		/* NULL: none */
 	JsonbValue	probe_value;
 	bool		is_probe_all;
-	bool		has_birth;
-	int64		born_next;		/* rows of transactions below it were there before ... */
-	Datum	   *born_running;	/* ... but those of these */
-	int			born_count;
+	Birth		birth;
 	int			next;			/* with the same hash of key and value; -1: none */
 } Subscriber;
 
@@ -188,10 +186,7 @@ read_subscribers(Match *match, Datum ids, MemoryContext context)
 		subscriber->probe_key = row_text(i, 5, context);
 		probe = row_jsonb(i, 6, context);
 		subscriber->is_probe_all = DatumGetBool(row_value(i, 7, &isnull));
-		subscriber->born_next = DatumGetInt64(row_value(i, 8, &isnull));
-		subscriber->has_birth = !isnull;
-		subscriber->born_running = copy_array(i, 9, INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
-											  TYPALIGN_DOUBLE, context, &subscriber->born_count);
+		birth_read(i, 8, &subscriber->birth);
 		subscriber->next = -1;
 		if (probe == NULL)
 			subscriber->probe_key = NULL;
@@ -423,16 +418,29 @@ read_tasks(Match *match, MemoryContext context)
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* Whether the snapshot in which the subscriber was registered did not show the row. */
-static bool
-is_after_birth(const Subscriber *subscriber, int64 row_id)
+void
+birth_read(uint64 row, int column, Birth *birth)
+{
+	bool		isnull;
+	Datum		running;
+
+	birth->next = DatumGetInt64(row_value(row, column, &isnull));
+	birth->is_known = !isnull;
+	birth->running_count = 0;
+	running = row_value(row, column + 1, &isnull);
+	if (!isnull)
+		birth->running = ids_of(running, &birth->running_count);
+}
+
+bool
+birth_precedes(const Birth *birth, int64 row_id)
 {
 	int64		number = row_id >> LOG_ID_BITS;
 
-	if (!subscriber->has_birth || number >= subscriber->born_next)
+	if (!birth->is_known || number >= birth->next)
 		return true;
-	for (int i = 0; i < subscriber->born_count; i++)
-		if (DatumGetInt64(subscriber->born_running[i]) == number)
+	for (int i = 0; i < birth->running_count; i++)
+		if (birth->running[i] == number)
 			return true;
 	return false;
 }
@@ -496,7 +504,7 @@ put_undecided(Match *match, Event *event, Subscriber *subscriber)
 static void
 consider(Match *match, Event *event, const Task *task, Subscriber *subscriber, bool probed)
 {
-	if (!is_after_birth(subscriber, event->row_id))
+	if (!birth_precedes(&subscriber->birth, event->row_id))
 		return;
 	if (subscriber->namespace != NULL)
 	{

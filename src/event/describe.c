@@ -267,12 +267,6 @@ read_rows(Statement *statement, Keys *keys)
 	return rows;
 }
 
-static Row *
-find_row(rows_hash *rows, int64 key)
-{
-	return rows_lookup(rows, key);
-}
-
 /* Of a row that is not there, nothing is. */
 static bool
 has(const Row *row, int column)
@@ -417,7 +411,7 @@ plan_step_key(const Row *task, int step_no)
 static Row *
 find_plan_step(const Tables *tables, const Row *task, int step_no)
 {
-	return task == NULL ? NULL : find_row(tables->plan_steps, plan_step_key(task, step_no));
+	return task == NULL ? NULL : rows_lookup(tables->plan_steps, plan_step_key(task, step_no));
 }
 
 /*
@@ -481,8 +475,8 @@ put_step_event(Payload *payload, const Tables *tables, const LogEvent *move)
 {
 	const char *name = move->name != NULL ? move->name : "";
 	int64		step_id = move->task_id << TASKER_STEP_BITS | move->step_no;
-	Row		   *task = find_row(tables->tasks, move->task_id);
-	Row		   *step = task == NULL ? NULL : find_row(tables->steps, step_id);
+	Row		   *task = rows_lookup(tables->tasks, move->task_id);
+	Row		   *step = task == NULL ? NULL : rows_lookup(tables->steps, step_id);
 	Row		   *plan_step = find_plan_step(tables, task, move->step_no);
 	bool		has_failed = move->to_state == STEP_ERROR || move->to_state == STEP_WAITING;
 	Jsonb	   *own = strcmp(name, "step.completed") == 0 ?
@@ -629,7 +623,7 @@ static void
 put_task_event(Payload *payload, const Tables *tables, const LogEvent *move)
 {
 	const char *name = move->name != NULL ? move->name : "";
-	Row		   *task = find_row(tables->tasks, move->task_id);
+	Row		   *task = rows_lookup(tables->tasks, move->task_id);
 	bool		is_complete = strcmp(name, "task.completed") == 0;
 	int			failed = 0;
 	TimestampTz began;
@@ -668,7 +662,7 @@ put_published(Payload *payload, const Tables *tables, const Row *event)
 {
 	int64		task_id = has(event, PUBLISHED_TASK_ID) ?
 		DatumGetInt64(event->values[PUBLISHED_TASK_ID]) : 0;
-	Row		   *task = task_id != 0 ? find_row(tables->tasks, task_id) : NULL;
+	Row		   *task = task_id != 0 ? rows_lookup(tables->tasks, task_id) : NULL;
 
 	payload_put_object(payload, DatumGetJsonbP(event->values[PUBLISHED_PAYLOAD]));
 	put_facts(payload, task);
@@ -739,7 +733,7 @@ read_ended(const Tables *tables, Keys *tasks, Keys *plan_steps)
 		Row		   *task;
 
 		read_row(i, ended);
-		task = find_row(tables->tasks, DatumGetInt64(ended->values[ENDED_TASK_ID]));
+		task = rows_lookup(tables->tasks, DatumGetInt64(ended->values[ENDED_TASK_ID]));
 		if (task == NULL)
 			continue;
 		task->ended = lappend(task->ended, ended);
@@ -765,7 +759,7 @@ read_tables(Tables *tables, const int64 *row_ids, int count)
 	tables->log = read_rows(&log_rows, &ids);
 	ids.count = 0;
 	for (int i = 0; i < count; i++)
-		if (find_row(tables->log, row_ids[i]) == NULL)
+		if (rows_lookup(tables->log, row_ids[i]) == NULL)
 			add_key(&ids, row_ids[i]);
 	tables->published = read_rows(&published_rows, &ids);
 
@@ -791,7 +785,7 @@ read_tables(Tables *tables, const int64 *row_ids, int count)
 
 	for (int i = 0; i < steps.count; i++)
 	{
-		row = find_row(tables->tasks, steps.keys[i] >> TASKER_STEP_BITS);
+		row = rows_lookup(tables->tasks, steps.keys[i] >> TASKER_STEP_BITS);
 		if (row != NULL)
 			add_key(&plan_steps, plan_step_key(row, steps.keys[i] & TASKER_MAX_STEPS));
 	}
@@ -799,7 +793,7 @@ read_tables(Tables *tables, const int64 *row_ids, int count)
 	while ((row = rows_iterate(tables->published, &scan)) != NULL)
 	{
 		Row		   *task = has(row, PUBLISHED_TASK_ID) && has(row, PUBLISHED_STEP_NO) ?
-			find_row(tables->tasks, DatumGetInt64(row->values[PUBLISHED_TASK_ID])) : NULL;
+			rows_lookup(tables->tasks, DatumGetInt64(row->values[PUBLISHED_TASK_ID])) : NULL;
 
 		if (task != NULL)
 			add_key(&plan_steps, plan_step_key(task, DatumGetInt16(row->values[PUBLISHED_STEP_NO])));
@@ -824,7 +818,7 @@ events_describe(const int64 *event_ids, const int64 *row_ids, int count,
 	before = MemoryContextSwitchTo(one);
 	for (int i = 0; i < count; i++)
 	{
-		Row		   *row = find_row(tables.log, row_ids[i]);
+		Row		   *row = rows_lookup(tables.log, row_ids[i]);
 		Row		   *published = NULL;
 		LogEvent	move;
 
@@ -832,7 +826,7 @@ events_describe(const int64 *event_ids, const int64 *row_ids, int count,
 		if (row != NULL)
 			read_move(row, event_ids[i], &move);
 		else
-			published = find_row(tables.published, row_ids[i]);
+			published = rows_lookup(tables.published, row_ids[i]);
 		if (row != NULL || published != NULL)
 		{
 			put_event(result, i + 1, with_place, &tables, &shapes, &move, published);
@@ -852,13 +846,13 @@ events_happened_at(int64 event_id, int64 row_id)
 	LogEvent	move;
 
 	add_key(&ids, row_id);
-	row = find_row(read_rows(&log_rows, &ids), row_id);
+	row = rows_lookup(read_rows(&log_rows, &ids), row_id);
 	if (row != NULL)
 	{
 		read_move(row, event_id, &move);
 		return move.at;
 	}
-	row = find_row(read_rows(&published_rows, &ids), row_id);
+	row = rows_lookup(read_rows(&published_rows, &ids), row_id);
 	return row == NULL ? 0 : DatumGetTimestampTz(row->values[PUBLISHED_AT]);
 }
 

@@ -120,10 +120,9 @@ make_table(const char *name, Size key_size, Size entry_size, int flags)
 	return hash_create(name, 256, &control, HASH_ELEM | HASH_CONTEXT | flags);
 }
 
-/* A copy that outlives SPI's; NULL for null. */
+/* Texts that outlive SPI's; NULL for null. */
 static Datum *
-copy_array(uint64 row, int column, Oid type, int length, bool by_value, char align,
-		   MemoryContext context, int *count)
+copy_texts(uint64 row, int column, MemoryContext context, int *count)
 {
 	bool		isnull;
 	Datum		value = row_value(row, column, &isnull);
@@ -134,7 +133,7 @@ copy_array(uint64 row, int column, Oid type, int length, bool by_value, char ali
 	if (isnull)
 		return NULL;
 	before = MemoryContextSwitchTo(context);
-	deconstruct_array(DatumGetArrayTypePCopy(value), type, length, by_value, align, &elements,
+	deconstruct_array(DatumGetArrayTypePCopy(value), TEXTOID, -1, false, TYPALIGN_INT, &elements,
 					  NULL, count);
 	MemoryContextSwitchTo(before);
 	return elements;
@@ -179,8 +178,7 @@ read_subscribers(Match *match, Datum ids, MemoryContext context)
 		bool		isnull;
 
 		subscriber->id = DatumGetInt32(row_value(i, 1, &isnull));
-		subscriber->patterns = copy_array(i, 2, TEXTOID, -1, false, TYPALIGN_INT, context,
-										  &subscriber->pattern_count);
+		subscriber->patterns = copy_texts(i, 2, context, &subscriber->pattern_count);
 		subscriber->filter = row_jsonb(i, 3, context);
 		subscriber->namespace = row_text(i, 4, context);
 		subscriber->probe_key = row_text(i, 5, context);
